@@ -1,0 +1,1 @@
+"""Reinforcement-learning algorithms with SB3 interfaces."""
