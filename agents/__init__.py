@@ -1,1 +1,9 @@
-"""Reinforcement-learning algorithms with SB3 interfaces."""
+"""How to learn: SB3 algorithms over any core."""
+
+from saccade.agents.checkpoint import CheckpointError
+from saccade.agents.guard import InvalidExperienceError
+from saccade.agents.manifest import ManifestError
+from saccade.agents.pqn import PQN
+from saccade.agents.reinforce import Reinforce
+
+__all__ = ["PQN", "CheckpointError", "InvalidExperienceError", "ManifestError", "Reinforce"]

@@ -1,0 +1,211 @@
+"""Checkpoints: one zip of a JSON manifest and safetensors, a checksum for every member, no pickle on the way in or out."""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from inspect import signature
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import check_for_correct_spaces
+from torch import Tensor
+
+from saccade.agents.manifest import (
+    ManifestError,
+    allowed_classes,
+    decode,
+    decode_space,
+    encode,
+    encode_space,
+    name_of,
+)
+
+FORMAT = 1
+COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
+SB3_ARGUMENTS = {"policy_kwargs": "policy_kwargs", "seed": "seed", "stats_window_size": "_stats_window_size"}
+NOT_STORED = {"self", "env", "sb3_kwargs", "_init_setup_model"}
+
+
+class CheckpointError(ValueError):
+    """A file is not a checkpoint of ours, is damaged, or is of another version."""
+
+
+class Checkpointed(BaseAlgorithm):
+    """SB3's ``save`` and ``load``, on safe files."""
+
+    def constructor_arguments(self) -> dict[str, Any]:
+        """What this algorithm was made with, by argument name; SB3 keeps each under an attribute of its name."""
+        names = {name: name for name in signature(type(self).__init__).parameters if name not in NOT_STORED}
+        names |= {"policy": "policy_class", **SB3_ARGUMENTS}
+        return {argument: getattr(self, attribute) for argument, attribute in names.items()}
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+    def save(  # type: ignore[override]
+        self, path: str | pathlib.Path | io.BufferedIOBase, exclude: object = None, include: object = None
+    ) -> None:
+        """Write everything needed to use the agent and to go on training it to ``path`` (``.zip`` is added if missing).
+
+        A file at ``path`` stays whole until the new one is: written under a temporary name, flushed to disk, renamed.
+
+        Args:
+            path: a path, or an open binary file.
+            exclude: for SB3's signature; nothing here can be left out.
+            include: for SB3's signature; nothing can be added.
+
+        Raises:
+            ManifestError: a constructor argument has no JSON form (a lambda as ``learning_rate``, say).
+        """
+        optimizer_tensors, optimizer_groups = flatten_optimizer(self.policy.optimizer)
+        members = {
+            "policy.safetensors": save_tensors(contiguous(self.policy.state_dict())),
+            "optimizer.safetensors": save_tensors(contiguous(optimizer_tensors)),
+        }
+        assert self.observation_space is not None
+        manifest = {
+            "format": FORMAT,
+            "agent": name_of(type(self)),
+            "arguments": encode(self.constructor_arguments()),
+            "observation_space": encode_space(self.observation_space),
+            "action_space": encode_space(self.action_space),
+            "n_envs": self.n_envs,
+            "counters": {name: getattr(self, name) for name in COUNTERS},
+            "optimizer_groups": optimizer_groups,
+            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
+        }
+        members["manifest.json"] = json.dumps(manifest, indent=1).encode()
+        if isinstance(path, str | pathlib.Path):
+            target = pathlib.Path(path)
+            write_atomically(target if target.suffix else target.with_suffix(".zip"), pack(members))
+        else:
+            path.write(pack(members))
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        allow: Iterable[type] = (),
+        **kwargs: Any,
+    ) -> Self:
+        """An agent from a checkpoint.
+
+        Args:
+            path: what was given to :meth:`save`.
+            env: an environment to go on training in; its spaces must be those of the checkpoint.
+            device: where to put the weights.
+            allow: classes of your own (a core, a torso) that the checkpoint may name.
+            kwargs: constructor arguments that replace the stored ones.
+
+        Raises:
+            CheckpointError: not a checkpoint, damaged, of another format or another agent.
+            ManifestError: it names a class that is not allowed.
+        """
+        members = unpack(path)
+        manifest = json.loads(members["manifest.json"])
+        if manifest["agent"] != name_of(cls):
+            raise CheckpointError(f"this is a checkpoint of {manifest['agent']}, not of {name_of(cls)}")
+        arguments = decode(manifest["arguments"], allowed_classes(allow)) | kwargs
+        model = cls(env=env, device=device, _init_setup_model=False, **arguments)
+        observation_space, action_space = (decode_space(manifest[f"{name}_space"]) for name in ("observation", "action"))
+        if model.env is not None:
+            check_for_correct_spaces(model.env, observation_space, action_space)
+        else:
+            model.observation_space, model.action_space, model.n_envs = observation_space, action_space, manifest["n_envs"]
+        model._setup_model()
+        model.policy.load_state_dict(load_tensors(members["policy.safetensors"]))
+        restore_optimizer(
+            model.policy.optimizer, load_tensors(members["optimizer.safetensors"]), manifest["optimizer_groups"]
+        )
+        for name, value in manifest["counters"].items():
+            if name in COUNTERS:
+                setattr(model, name, value)
+        model._update_current_progress_remaining(*(int(manifest["counters"][name]) for name in COUNTERS[:2]))
+        return model
+
+
+def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors that share no memory, on the CPU, as safetensors needs them."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimiser's state as flat tensors (``"<parameter index>.<name>"``) and its parameter groups as JSON."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{index}.{name}": torch.as_tensor(value) for index, entry in state["state"].items() for name, value in entry.items()
+    }
+    return tensors, [{key: encode(value) for key, value in group.items()} for group in state["param_groups"]]
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> None:
+    """The inverse of :func:`flatten_optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def pack(members: dict[str, bytes]) -> bytes:
+    """A zip of all members, the manifest first."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(members, key=lambda name: name != "manifest.json"):
+            archive.writestr(name, members[name])
+    return buffer.getvalue()
+
+
+def unpack(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, bytes]:
+    """All members of a checkpoint, checked against its manifest.
+
+    Raises:
+        CheckpointError: not a checkpoint, a member missing or changed, or another format version.
+    """
+    if isinstance(path, str | pathlib.Path):
+        path = pathlib.Path(path)
+        if not path.exists() and path.with_suffix(".zip").exists():
+            path = path.with_suffix(".zip")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        manifest = json.loads(members["manifest.json"])
+        version, checksums = manifest["format"], manifest["sha256"]
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint of ours, or is damaged: {error}") from error
+    if version != FORMAT:
+        raise CheckpointError(f"{path} has format {version}; this version reads format {FORMAT}")
+    for name, expected in checksums.items():
+        if hashlib.sha256(members.get(name, b"")).hexdigest() != expected:
+            raise CheckpointError(f"{path} is damaged: its member {name} is not what was saved")
+    return members
+
+
+def write_atomically(path: pathlib.Path, data: bytes) -> None:
+    """Write a file so that at any moment either the old one or the new one is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        pathlib.Path(temporary).chmod(0o644)
+        pathlib.Path(temporary).replace(path)
+    except BaseException:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+__all__ = ["CheckpointError", "Checkpointed", "ManifestError", "write_atomically"]

@@ -1,0 +1,75 @@
+"""Losses and returns as pure functions of tensors.
+
+Time suffixes: ``q_tm1`` belongs to the state that was acted in, ``r_t`` and ``discount_t`` to what followed. Shapes are
+``[T, B]`` (time, lanes), with actions last where there are any (``A``).
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def lambda_returns(
+    r_t: Float[Tensor, "T B"], discount_t: Float[Tensor, "T B"], v_t: Float[Tensor, "T B"], lambda_: float
+) -> Float[Tensor, "T B"]:
+    """``G_t = r_t + γ_t ((1 - λ) v_t + λ G_{t+1})``, the last return bootstrapping from ``v_T`` alone.
+
+    With ``v_t = max_a Q(s_t, a)`` this is the Q(λ) target of PQN (Gallici et al. 2024, section 4; Peng & Williams 1996):
+    traces are not cut after exploratory actions.
+
+    Args:
+        r_t: rewards.
+        discount_t: ``γ``, or 0 where the episode ended.
+        v_t: value of the next state.
+        lambda_: 0 for one-step targets, 1 for Monte-Carlo returns.
+    """
+    g_t = v_t[-1]
+    returns = []
+    for r, discount, v in zip(reversed(r_t), reversed(discount_t), reversed(v_t), strict=True):
+        g_t = r + discount * ((1 - lambda_) * v + lambda_ * g_t)
+        returns.append(g_t)
+    return torch.stack(returns[::-1])
+
+
+def q_lambda_targets(
+    r_t: Float[Tensor, "T B"], discount_t: Float[Tensor, "T B"], q_t: Float[Tensor, "T B A"], lambda_: float
+) -> Float[Tensor, "T B"]:
+    """Q(λ) targets: :func:`lambda_returns` of the greedy values, without gradient."""
+    return lambda_returns(r_t, discount_t, q_t.detach().amax(dim=-1), lambda_)
+
+
+def chosen(q_tm1: Float[Tensor, "*batch A"], a_tm1: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Entries of the last axis at the actions taken."""
+    return q_tm1.gather(-1, a_tm1.unsqueeze(-1)).squeeze(-1)
+
+
+def squared_error(predicted: Float[Tensor, "*batch"], target: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """``(target - predicted)² / 2``, with no gradient into the target."""
+    return 0.5 * (target.detach() - predicted).square()
+
+
+def masked_mean(values: Float[Tensor, "*batch"], mask: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """Mean over the places where ``mask`` is 1; 0 where there are none."""
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def policy_gradient_loss(
+    log_prob: Float[Tensor, "*batch"],
+    old_log_prob: Float[Tensor, "*batch"],
+    advantage: Float[Tensor, "*batch"],
+    clip_range: float | None,
+) -> Float[Tensor, "*batch"]:
+    """The negative of the policy-gradient objective, element by element.
+
+    Args:
+        log_prob: of the recorded choice under the present parameters.
+        old_log_prob: of the same choice when it was taken.
+        advantage: return less baseline; no gradient flows into it.
+        clip_range: ``ε`` of PPO's clipped ratio (Schulman et al. 2017, eq. 7), for several epochs on the same choices;
+            ``None`` for REINFORCE (Williams 1992).
+    """
+    advantage = advantage.detach()
+    if clip_range is None:
+        return -log_prob * advantage
+    ratio = (log_prob - old_log_prob.detach()).exp()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip_range, 1 + clip_range) * advantage)

@@ -1,0 +1,165 @@
+"""PQN: parallel Q-learning without replay and target network (Gallici et al. 2024), over any core."""
+
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+import torch
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import LinearSchedule
+from torch import Tensor
+
+from saccade.agents.losses import chosen, q_lambda_targets, squared_error
+from saccade.agents.reinforce import Reinforce
+from saccade.agents.rollout import Rollout
+from saccade.agents.sequence import SequenceAlgorithm
+from saccade.agents.update import LossTerms, Updater
+from saccade.policies import Q_POLICIES, QPolicy
+
+
+class PQN(SequenceAlgorithm):
+    """Q(λ) on whole sequences from parallel environments; layer normalisation in the networks keeps it stable.
+
+    Args:
+        policy: a policy class or an alias: ``MlpPolicy``, ``LstmPolicy``, ``GruPolicy``, ``GlimpsePolicy``.
+        env: a Gymnasium environment, its id, or a ``VecEnv``.
+        learning_rate: a number, or a function of the remaining progress (1 to 0).
+        n_steps: ``T``, steps in every environment between updates.
+        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: all in one.
+        n_epochs: passes over every rollout.
+        gamma: discount factor.
+        q_lambda: ``λ`` of the targets.
+        exploration_fraction: share of the training over which ε falls from its initial to its final value.
+        exploration_initial_eps: ε at the start; ``exploration_final_eps`` at the end.
+        max_grad_norm: gradients are scaled down to this norm.
+        reinforce: how the core's latent decisions (a gaze) are trained, for cores that take any.
+        sb3_kwargs: further arguments of SB3's ``BaseAlgorithm`` (``policy_kwargs``, ``tensorboard_log``, ``seed``, ``device`` ...).
+
+    Raises:
+        ValueError: ``batch_size`` is not a multiple of ``n_steps``, or larger than a rollout.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = Q_POLICIES
+    supported_action_spaces = (gym.spaces.Discrete,)
+    policy: QPolicy  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 5e-4,
+        n_steps: int = 32,
+        batch_size: int | None = None,
+        n_epochs: int = 2,
+        gamma: float = 0.99,
+        q_lambda: float = 0.65,
+        exploration_fraction: float = 0.2,
+        exploration_initial_eps: float = 1.0,
+        exploration_final_eps: float = 0.05,
+        max_grad_norm: float = 10.0,
+        reinforce: Reinforce | None = None,
+        _init_setup_model: bool = True,
+        **sb3_kwargs: Any,
+    ) -> None:
+        super().__init__(policy, env, learning_rate, n_steps, gamma, **sb3_kwargs)
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.q_lambda = q_lambda
+        self.exploration_fraction = exploration_fraction
+        self.exploration_initial_eps = exploration_initial_eps
+        self.exploration_final_eps = exploration_final_eps
+        self.max_grad_norm = max_grad_norm
+        self.reinforce = reinforce or Reinforce()
+        self.exploration_schedule = LinearSchedule(exploration_initial_eps, exploration_final_eps, exploration_fraction)
+        self.exploration_rate = exploration_initial_eps
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self.env is not None:
+            self.lanes_each = lanes_in_minibatch(self.batch_size, self.n_steps, self.n_envs)
+        self.updater = Updater(self.policy, self.max_grad_norm)
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
+        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+
+    def explore(self, features: Tensor) -> Tensor:
+        """ε-greedy actions."""
+        greedy = self.policy.head(features).q.argmax(dim=-1)
+        random = torch.randint_like(greedy, int(self.action_space.n))  # type: ignore[attr-defined]
+        return torch.where(torch.rand_like(greedy, dtype=torch.float) < self.exploration_rate, random, greedy)
+
+    def value(self, features: Tensor) -> Tensor:
+        """``max_a Q``."""
+        return self.policy.head(features).q.amax(dim=-1)
+
+    def loss(self, batch: Rollout) -> LossTerms:
+        """The loss of one minibatch of sequences, with its terms."""
+        output = self.policy(batch.observations, batch.state, batch.episode_starts, batch.replay())
+        q = output.head.q
+        discount_t = self.gamma * (~batch.episode_starts[1:]).float()
+        targets = q_lambda_targets(batch.rewards, discount_t, q[1:], self.q_lambda)
+        q_tm1 = chosen(q[:-1], batch.actions)
+        td_loss = squared_error(q_tm1, targets).mean()
+        terms = LossTerms(td_loss, {"td_loss": td_loss.detach(), "q_mean": q_tm1.detach().mean()})
+        decision = output.core.decision
+        if self.policy.baseline is None or decision is None:
+            return terms
+        gaze = self.reinforce(
+            decision.log_prob[:-1],
+            batch.decision_log_probs,
+            decision.entropy[:-1],
+            self.policy.baseline(output.core.features[:-1].detach()).squeeze(-1),
+            returns=targets - batch.rewards,
+            mask=(~batch.episode_starts[1:]).float(),
+        )
+        return LossTerms(td_loss + gaze.loss, {**terms.metrics, **gaze.metrics})
+
+    def train(self) -> None:
+        """``n_epochs`` passes over the rollout."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        for _ in range(self.n_epochs):
+            for batch in self.rollout.minibatches(self.lanes_each):
+                self.updater.step(self.loss(batch))
+        self._n_updates += self.n_epochs
+        self.updater.log(self.logger)
+        self.logger.record("rollout/exploration_rate", self.exploration_rate)
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: Any = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """SB3's ``predict``; unless ``deterministic``, ε-greedy with the present ε as SB3's DQN does."""
+        actions, state = self.policy.predict(observation, state, episode_start, deterministic)
+        if not deterministic:
+            shape = np.shape(actions)
+            random = np.random.randint(int(self.action_space.n), size=shape)  # type: ignore[attr-defined]
+            actions = np.where(np.random.random(shape) < self.exploration_rate, random, actions)
+        return actions, state
+
+
+def lanes_in_minibatch(batch_size: int | None, n_steps: int, n_envs: int) -> int:
+    """How many whole sequences make a minibatch.
+
+    Raises:
+        ValueError: ``batch_size`` does not divide the rollout into whole sequences; names the nearest sizes that do.
+    """
+    if batch_size is None:
+        return n_envs
+    lanes, rest = divmod(batch_size, n_steps)
+    if rest or lanes < 1 or n_envs % lanes:
+        valid = [n_steps * lanes for lanes in range(1, n_envs + 1) if n_envs % lanes == 0]
+        nearest = sorted(valid, key=lambda size: abs(size - batch_size))[:3]
+        raise ValueError(
+            f"batch_size={batch_size} does not cut {n_envs} environments x {n_steps} steps into whole sequences; "
+            f"nearest valid: {', '.join(map(str, sorted(nearest)))}"
+        )
+    return lanes

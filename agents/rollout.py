@@ -1,0 +1,101 @@
+"""What a sequence agent collects: ``T`` steps in ``B`` lanes, with the core's state only where the sequence starts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from saccade.policies.core import State, map_state
+from saccade.policies.policy import Observations, map_observations
+
+
+@dataclass
+class Rollout:
+    """A batch of sequences, time-major.
+
+    Attributes:
+        observations: ``[T + 1, B, ...]``; the last one is what followed the last action.
+        episode_starts: ``[T + 1, B]``, true where the observation is an episode's first.
+        actions: ``[T, B, ...]``.
+        rewards: ``[T, B]``; where an episode was cut short, the discounted value of its final observation is already added.
+        decisions: ``[T, B, K]``, the core's latent decisions (``K`` is 0 for cores that take none).
+        decision_log_probs: ``[T, B]``, of those decisions when they were taken.
+        state: the core's state before the first step.
+    """
+
+    observations: Observations
+    episode_starts: Bool[Tensor, "T1 B"]
+    actions: Tensor
+    rewards: Float[Tensor, "T B"]
+    decisions: Float[Tensor, "T B K"]
+    decision_log_probs: Float[Tensor, "T B"]
+    state: State
+
+    @classmethod
+    def empty(
+        cls,
+        n_steps: int,
+        n_envs: int,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        decision_size: int,
+        state: State,
+        device: torch.device,
+    ) -> "Rollout":
+        """Buffers for ``T = n_steps`` steps in ``B = n_envs`` lanes."""
+
+        def zeros(steps: int, space: gym.Space) -> Tensor:
+            sample = torch.as_tensor(space.sample())
+            return torch.zeros(steps, n_envs, *sample.shape, dtype=sample.dtype, device=device)
+
+        def floats(*sizes: int) -> Tensor:
+            return torch.zeros(n_steps, n_envs, *sizes, device=device)
+
+        spaces: Any = observation_space
+        if isinstance(observation_space, gym.spaces.Dict):
+            spaces = dict(observation_space.spaces)
+        return cls(
+            observations=map_observations(lambda space: zeros(n_steps + 1, space), spaces),
+            episode_starts=torch.zeros(n_steps + 1, n_envs, dtype=torch.bool, device=device),
+            actions=zeros(n_steps, action_space),
+            rewards=floats(),
+            decisions=floats(decision_size),
+            decision_log_probs=floats(),
+            state=state,
+        )
+
+    @property
+    def n_envs(self) -> int:
+        """``B``."""
+        return self.rewards.shape[1]
+
+    def lanes(self, index: Tensor) -> "Rollout":
+        """The sequences of some lanes."""
+        return Rollout(
+            observations=map_observations(lambda part: part[:, index], self.observations),
+            episode_starts=self.episode_starts[:, index],
+            actions=self.actions[:, index],
+            rewards=self.rewards[:, index],
+            decisions=self.decisions[:, index],
+            decision_log_probs=self.decision_log_probs[:, index],
+            state=map_state(lambda leaf: leaf[index], self.state),
+        )
+
+    def minibatches(self, lanes_each: int) -> Iterator["Rollout"]:
+        """All lanes once, in random order, ``lanes_each`` at a time."""
+        order = torch.randperm(self.n_envs, device=self.rewards.device)
+        for index in order.split(lanes_each):
+            yield self.lanes(index)
+
+    def replay(self) -> Float[Tensor, "T1 B K"] | None:
+        """The recorded decisions, one row more so as to go with ``observations``; ``None`` if the core takes none.
+
+        What stands in the last row changes nothing: that decision would act on a step after the last observation.
+        """
+        if self.decisions.shape[-1] == 0:
+            return None
+        return torch.cat([self.decisions, torch.zeros_like(self.decisions[:1])])

@@ -1,0 +1,184 @@
+"""The core contract: memory and attention over time, state in and state out.
+
+Shapes: ``T`` time, ``B`` batch (lanes), ``D`` features, ``K`` numbers in a latent decision.
+Sequences are time-major. A state is a NamedTuple (nested, if need be) of batch-first tensors.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from saccade.policies.tap import is_recording
+
+State: TypeAlias = Any
+"""A NamedTuple of batch-first tensors, or of further such tuples."""
+
+
+class Decision(NamedTuple):
+    """A core's latent decision at every step: a gaze, say. Shapes ``[..., K]``, ``[...]``, ``[...]``.
+
+    ``log_prob`` is differentiable with respect to the core's parameters; ``value`` never is.
+    """
+
+    value: Float[Tensor, "*batch K"]
+    log_prob: Float[Tensor, "*batch"]
+    entropy: Float[Tensor, "*batch"]
+
+
+class CoreOutput(NamedTuple):
+    """What a core returns: for a step with leading shape ``[B]``, for a sequence ``[T, B]``.
+
+    Attributes:
+        features: what the heads read.
+        state: the state after the last step.
+        decision: the latent decisions, or ``None`` for cores that take none.
+        cost: a differentiable cost per step (ponder, say), or ``None``.
+    """
+
+    features: Float[Tensor, "*batch D"]
+    state: State
+    decision: Decision | None = None
+    cost: Float[Tensor, "*batch"] | None = None
+
+
+def map_state(function: Callable[..., Tensor], *states: State) -> State:
+    """Apply ``function`` leaf by leaf to states of one structure."""
+    first = states[0]
+    if isinstance(first, tuple):
+        leaves = [map_state(function, *children) for children in zip(*states, strict=True)]
+        return type(first)(*leaves) if hasattr(first, "_fields") else tuple(leaves)
+    return function(*states)
+
+
+def reset_state(state: State, initial: State, starts: Bool[Tensor, " B"]) -> State:
+    """Put ``initial`` in the lanes where an episode starts; the other lanes keep ``state``."""
+
+    def pick(now: Tensor, fresh: Tensor) -> Tensor:
+        return torch.where(starts.view(-1, *[1] * (now.ndim - 1)), fresh, now)
+
+    return map_state(pick, state, initial)
+
+
+class Core(nn.Module, ABC):
+    """Reads one input a step, carries a state, gives features.
+
+    A core is written as one :meth:`step`. Where a whole sequence can be computed faster, :meth:`unroll` is overridden
+    and must agree with stepping; the conformance table (``tests/test_core_conformance.py``) holds every core to that.
+
+    Attributes:
+        input_shape: shape of one input, without batch.
+        features_dim: ``D``, the number of output features.
+        decision_size: ``K``, how many numbers a latent decision has; 0 for cores that take none.
+        trains_decisions: whether those decisions have probabilities for REINFORCE to raise or lower.
+        reads_image: whether the core needs an image or grid (``[C, H, W]``) instead of a vector from its torso.
+    """
+
+    reads_image: ClassVar[bool] = False
+
+    def __init__(self, input_shape: Sequence[int], features_dim: int, decision_size: int = 0) -> None:
+        super().__init__()
+        check_input_shape(type(self), input_shape)
+        self.input_shape = tuple(input_shape)
+        self.features_dim = features_dim
+        self.decision_size = decision_size
+        self.trains_decisions = decision_size > 0
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> State:
+        """The state before an episode's first step, for ``batch_size`` lanes; may depend on parameters."""
+
+    @abstractmethod
+    def step(
+        self,
+        inputs: Float[Tensor, "B *input"] | Tensor,
+        state: State,
+        replay: Float[Tensor, "B K"] | None = None,
+        deterministic: bool = False,
+    ) -> CoreOutput:
+        """One step. Resets are the caller's: ``state`` is already the initial state where an episode starts.
+
+        Args:
+            inputs: ``[B, *input_shape]``.
+            state: the state before the step.
+            replay: latent decisions ``[B, K]`` taken earlier, to be scored instead of sampling new ones.
+            deterministic: take the most likely latent decision instead of sampling one.
+        """
+
+    def unroll(
+        self,
+        inputs: Float[Tensor, "T B *input"] | Tensor,
+        state: State,
+        episode_starts: Bool[Tensor, "T B"],
+        replay: Float[Tensor, "T B K"] | None = None,
+        deterministic: bool = False,
+    ) -> CoreOutput:
+        """A whole sequence; the same arguments as :meth:`forward`. The reference: one :meth:`step` after another."""
+        initial = self.initial_state(inputs.shape[1])
+        outputs = []
+        for t in range(inputs.shape[0]):
+            state = reset_state(state, initial, episode_starts[t])
+            output = self.step(inputs[t], state, None if replay is None else replay[t], deterministic)
+            state = output.state
+            outputs.append(output)
+        return stack_outputs(outputs)
+
+    def forward(
+        self,
+        inputs: Float[Tensor, "T B *input"] | Tensor,
+        state: State,
+        episode_starts: Bool[Tensor, "T B"],
+        replay: Float[Tensor, "T B K"] | None = None,
+        deterministic: bool = False,
+    ) -> CoreOutput:
+        """Run ``T`` steps; ``T = 1`` when acting.
+
+        Args:
+            inputs: ``[T, B, *input_shape]``.
+            state: the state before the first step.
+            episode_starts: where true, the state is the initial state before that step, per lane, in mid-sequence too.
+            replay: latent decisions ``[T, B, K]`` recorded earlier, to be scored instead of sampling new ones.
+            deterministic: take the most likely latent decisions.
+
+        Raises:
+            ValueError: the inputs do not have the shape this core was built for.
+        """
+        if tuple(inputs.shape[2:]) != self.input_shape or inputs.shape[:2] != episode_starts.shape:
+            raise ValueError(
+                f"{type(self).__name__} expects inputs [T, B, {', '.join(map(str, self.input_shape))}] and episode_starts "
+                f"[T, B]; got {list(inputs.shape)} and {list(episode_starts.shape)}"
+            )
+        if is_recording() or inputs.shape[0] == 1:
+            return Core.unroll(self, inputs, state, episode_starts, replay, deterministic)
+        return self.unroll(inputs, state, episode_starts, replay, deterministic)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> CoreOutput:
+        """Typed entry to :meth:`forward`, through torch's module hooks."""
+        return cast("CoreOutput", super().__call__(*args, **kwargs))
+
+
+def check_input_shape(core: type[Core], input_shape: Sequence[int]) -> None:
+    """Refuse an input that the core cannot read.
+
+    Raises:
+        ValueError: a core that looks at images was given a vector, or the other way round.
+    """
+    needed = 3 if core.reads_image else 1
+    if len(input_shape) != needed:
+        wants = "an image [channels, height, width]" if core.reads_image else "a vector [features]"
+        raise ValueError(f"{core.__name__} reads {wants}; its input has shape {list(input_shape)}")
+
+
+def stack_outputs(outputs: Sequence[CoreOutput]) -> CoreOutput:
+    """Join the outputs of consecutive steps along a new time axis."""
+
+    def stack(name: str) -> Any:
+        parts = [getattr(output, name) for output in outputs]
+        return None if parts[0] is None else torch.stack(parts)
+
+    decisions = [output.decision for output in outputs if output.decision is not None]
+    decision = Decision(*(torch.stack(parts) for parts in zip(*decisions, strict=True))) if decisions else None
+    return CoreOutput(stack("features"), outputs[-1].state, decision, stack("cost"))

@@ -1,0 +1,46 @@
+"""Heads: what is read off a core's features."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class DuelingOutput(NamedTuple):
+    """``value`` V(s) ``[..., 1]``, ``advantage`` A(s, a) less its mean ``[..., A]``, and their sum ``q``."""
+
+    value: Float[Tensor, "*batch 1"]
+    advantage: Float[Tensor, "*batch A"]
+    q: Float[Tensor, "*batch A"]
+
+
+def stream(features_dim: int, hidden_size: int, outputs: int) -> nn.Sequential:
+    """One layer-normalised hidden layer and a linear output."""
+    return nn.Sequential(
+        nn.Linear(features_dim, hidden_size), nn.LayerNorm(hidden_size), nn.ReLU(), nn.Linear(hidden_size, outputs)
+    )
+
+
+class DuelingHead(nn.Module):
+    """Value and advantage streams over shared features (Wang et al. 2016, eq. 9).
+
+    The advantage that comes out is the one that acts, ``A(s, a) - mean_a A(s, a)``, so that value and advantage can be looked
+    at on their own and add up to Q exactly.
+
+    Args:
+        features_dim: ``D``.
+        n_actions: ``A``.
+        hidden_size: width of each stream's hidden layer.
+    """
+
+    def __init__(self, features_dim: int, n_actions: int, hidden_size: int = 128) -> None:
+        super().__init__()
+        self.value = stream(features_dim, hidden_size, 1)
+        self.advantage = stream(features_dim, hidden_size, n_actions)
+
+    def forward(self, features: Float[Tensor, "*batch D"]) -> DuelingOutput:
+        """Value, centred advantage and Q from features ``[..., D]``."""
+        value = self.value(features)
+        advantage = self.advantage(features)
+        advantage = advantage - advantage.mean(dim=-1, keepdim=True)
+        return DuelingOutput(value, advantage, value + advantage)

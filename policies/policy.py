@@ -1,0 +1,193 @@
+"""SB3 policies around a torso, a core and heads."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor
+
+from saccade.policies.core import Core, CoreOutput, State, map_state
+from saccade.policies.heads import DuelingHead, DuelingOutput, stream
+from saccade.policies.recurrent import FeedForward
+from saccade.policies.torso import Pixels, default_torso
+
+Observations: TypeAlias = Tensor | dict[str, Tensor]
+
+
+def map_observations(function: Callable[[Any], Any], observations: Any) -> Any:
+    """Apply ``function`` to an array or tensor observation, or to every entry of a dictionary of them."""
+    if isinstance(observations, dict):
+        return {key: function(value) for key, value in observations.items()}
+    return function(observations)
+
+
+class CorePolicy(BasePolicy):
+    """Torso and core; subclasses add heads and say how to act.
+
+    Args:
+        observation_space: what is seen.
+        action_space: what can be done.
+        lr_schedule: learning rate as a function of the remaining progress (SB3).
+        core_class: the core; ``core_kwargs`` are its arguments after ``input_shape``.
+        features_extractor_class: the torso; chosen by observation space and core if ``None``.
+        features_extractor_kwargs: its arguments after the observation space.
+        optimizer_class: a torch optimiser; ``optimizer_kwargs`` are its arguments after ``lr``.
+
+    Raises:
+        ValueError: the core cannot read what the torso gives for this observation space.
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space,
+        action_space: gym.Space,
+        lr_schedule: Callable[[float], float],
+        core_class: type[Core] = FeedForward,
+        core_kwargs: dict[str, Any] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.RAdam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        torso_class = features_extractor_class or default_torso(observation_space, core_class.reads_image)
+        super().__init__(
+            observation_space,
+            action_space,
+            torso_class,
+            features_extractor_kwargs,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+        self.features_extractor = self.make_features_extractor()
+        torso_shape = getattr(self.features_extractor, "output_shape", (self.features_extractor.features_dim,))
+        self.core = core_class(torso_shape, **(core_kwargs or {}))
+        # The learned baseline of REINFORCE, E[return | features], for cores that take latent decisions.
+        self.baseline = stream(self.core.features_dim, 64, 1) if self.core.trains_decisions else None
+        self.build_heads()
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    def build_heads(self) -> None:
+        """Make the heads; called once, before the optimiser is made, so that it trains them."""
+        raise NotImplementedError(f"{type(self).__name__} has no heads")
+
+    def initial_state(self, batch_size: int) -> State:
+        """The core's initial state for ``batch_size`` lanes."""
+        return self.core.initial_state(batch_size)
+
+    def extract(self, observations: Observations) -> Tensor:
+        """Torso features of raw observations ``[B, ...]``; an image core gets its pixels untouched."""
+        if isinstance(self.features_extractor, Pixels):
+            return cast("Tensor", observations)
+        inputs = preprocess_obs(observations, self.observation_space, normalize_images=self.normalize_images)
+        return cast("Tensor", self.features_extractor(inputs))
+
+    def encode(
+        self,
+        observations: Observations,
+        state: State,
+        episode_starts: Bool[Tensor, "T B"],
+        replay: Float[Tensor, "T B K"] | None = None,
+        deterministic: bool = False,
+    ) -> CoreOutput:
+        """Observations ``[T, B, ...]`` to core features ``[T, B, D]``; arguments as in ``Core.forward``."""
+        steps, lanes = episode_starts.shape
+        features = self.extract(map_observations(lambda part: part.flatten(0, 1), observations))
+        return self.core(features.unflatten(0, (steps, lanes)), state, episode_starts, replay, deterministic)
+
+    def choose(self, core: CoreOutput, deterministic: bool) -> Tensor:
+        """Actions ``[T, B]`` from a core's output."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how to act")
+
+    def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
+        """SB3's stateless hook: the action at an episode's first step, ``[B]``."""
+        lanes = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+        starts = torch.ones(1, lanes, dtype=torch.bool, device=self.device)
+        one_step = map_observations(lambda part: part[None], observation)
+        core = self.encode(one_step, self.initial_state(lanes), starts, deterministic=deterministic)
+        return self.choose(core, deterministic)[0]
+
+    def predict(
+        self,
+        observation: Any,
+        state: State | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, State]:
+        """SB3's ``predict``, with memory.
+
+        Args:
+            observation: one observation, or a batch of ``B``.
+            state: what the last call returned; ``None`` for the initial state.
+            episode_start: ``[B]``, true where the observation is an episode's first; those lanes start from the initial state.
+            deterministic: the greedy action and the mean gaze.
+
+        Returns:
+            actions (``[B]``, or one action for one observation), and the next state: a tree of NamedTuples of arrays ``[B, ...]``.
+        """
+        self.set_training_mode(False)
+        tensor, vectorized = self.obs_to_tensor(observation)
+        one_step = map_observations(lambda part: part[None], tensor)
+        lanes = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        with torch.inference_mode():
+            if state is None:
+                memory = self.initial_state(lanes)
+                episode_start = None
+            else:
+                memory = map_state(lambda leaf: torch.as_tensor(leaf, device=self.device), state)
+            starts = np.zeros(lanes, dtype=bool) if episode_start is None else np.asarray(episode_start, dtype=bool)
+            starts_t = torch.as_tensor(starts, device=self.device).reshape(1, lanes)
+            core = self.encode(one_step, memory, starts_t, deterministic=deterministic)
+            actions = self.choose(core, deterministic)[0].cpu().numpy()
+        if not vectorized:
+            actions = actions.squeeze(axis=0)
+        return actions, map_state(lambda leaf: leaf.cpu().numpy(), core.state)
+
+
+class QOutput(NamedTuple):
+    """Everything a Q policy computes for ``[T, B]``: the dueling head's outputs and the core's."""
+
+    head: DuelingOutput
+    core: CoreOutput
+
+
+class QPolicy(CorePolicy):
+    """Torso, core and dueling head, over discrete actions.
+
+    Args:
+        head_hidden_size: width of each of the head's streams; the other arguments are :class:`CorePolicy`'s.
+    """
+
+    head: DuelingHead
+
+    def __init__(self, *args: Any, head_hidden_size: int = 128, **kwargs: Any) -> None:
+        self._head_hidden_size = head_hidden_size
+        super().__init__(*args, **kwargs)
+
+    def build_heads(self) -> None:
+        """The dueling head."""
+        if not isinstance(self.action_space, gym.spaces.Discrete):
+            raise ValueError(f"Q-learning needs a Discrete action space; got {self.action_space}")
+        self.head = DuelingHead(self.core.features_dim, int(self.action_space.n), self._head_hidden_size)
+
+    def forward(
+        self,
+        observations: Observations,
+        state: State,
+        episode_starts: Bool[Tensor, "T B"],
+        replay: Float[Tensor, "T B K"] | None = None,
+        deterministic: bool = False,
+    ) -> QOutput:
+        """Value, advantage and Q for every step of ``[T, B, ...]``; arguments as in ``Core.forward``."""
+        core = self.encode(observations, state, episode_starts, replay, deterministic)
+        return QOutput(self.head(core.features), core)
+
+    def choose(self, core: CoreOutput, deterministic: bool) -> Tensor:
+        """The greedy action; exploration is the agent's."""
+        return self.head(core.features).q.argmax(dim=-1)
+

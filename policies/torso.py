@@ -1,0 +1,92 @@
+"""Torsos: from observations to what a core reads. Each is an SB3 features extractor, and any SB3 one will do in its place."""
+
+from collections.abc import Sequence
+
+import gymnasium as gym
+import torch
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+
+
+class Pixels(BaseFeaturesExtractor):
+    """The image itself, for cores that look at it: neither converted nor copied, whatever its size.
+
+    Attributes:
+        output_shape: ``(C, H, W)``.
+
+    Raises:
+        ValueError: the observation space is not an image ``[C, H, W]``.
+    """
+
+    def __init__(self, observation_space: gym.Space) -> None:
+        shape = observation_space.shape
+        if not isinstance(observation_space, gym.spaces.Box) or shape is None or len(shape) != 3:
+            raise ValueError(f"Pixels needs an image observation, Box [channels, height, width]; got {observation_space}")
+        super().__init__(observation_space, features_dim=int(torch.Size(shape).numel()))
+        self.output_shape = shape
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """``[B, C, H, W]`` as it comes."""
+        return observations
+
+
+class MLPTorso(BaseFeaturesExtractor):
+    """Flattened observations through layer-normalised hidden layers.
+
+    Args:
+        observation_space: any space that SB3 can flatten.
+        net_arch: width of every hidden layer; the last is the number of features.
+    """
+
+    def __init__(self, observation_space: gym.Space, net_arch: Sequence[int] = (128,)) -> None:
+        super().__init__(observation_space, features_dim=int(net_arch[-1]))
+        widths = [get_flattened_obs_dim(observation_space), *net_arch]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.ReLU()]
+        self.network = nn.Sequential(*layers)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """``[B, ...]`` to ``[B, D]``."""
+        return self.network(observations)
+
+
+class ConvTorso(BaseFeaturesExtractor):
+    """Two small convolutions and a layer-normalised linear layer: for grids too small for SB3's ``NatureCNN`` (below 36 pixels).
+
+    Args:
+        observation_space: an image ``[C, H, W]``.
+        channels: output channels of each convolution (3x3; the second has stride 2).
+        features_dim: ``D``.
+    """
+
+    def __init__(
+        self, observation_space: gym.Space, channels: Sequence[int] = (16, 32), features_dim: int = 128
+    ) -> None:
+        super().__init__(observation_space, features_dim)
+        assert observation_space.shape is not None
+        first, second = channels
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(observation_space.shape[0], first, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(first, second, kernel_size=3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        with torch.no_grad():
+            flat = self.convolutions(torch.zeros(1, *observation_space.shape)).shape[1]
+        self.linear = nn.Sequential(nn.Linear(flat, features_dim), nn.LayerNorm(features_dim), nn.ReLU())
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, D]``."""
+        return self.linear(self.convolutions(observations))
+
+
+def default_torso(observation_space: gym.Space, reads_image: bool) -> type[BaseFeaturesExtractor]:
+    """The torso where none is named: the image itself for cores that look, convolutions for images, layers for vectors."""
+    if reads_image:
+        return Pixels
+    if is_image_space(observation_space, check_channels=False) and len(observation_space.shape or ()) == 3:
+        return ConvTorso
+    return MLPTorso
