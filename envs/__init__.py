@@ -1,1 +1,55 @@
-"""Environments."""
+"""Environments: batched tasks, and any Gymnasium environment, as stable-baselines3 ``VecEnv``.
+
+Importing this package registers our tasks with Gymnasium, so that ``gym.make("saccade.envs:saccade/Catch-v0")`` works.
+"""
+
+from saccade.envs.catch import Catch
+from saccade.envs.gym_env import TaskEnv
+from saccade.envs.make import BadEnvironmentArguments, make_vec_env
+from saccade.envs.probes import (
+    ExactQ,
+    Probe,
+    ProbeAction,
+    ProbeConstant,
+    ProbeDiscount,
+    ProbeMemory,
+    ProbeObservation,
+    ProbePolicy,
+)
+from saccade.envs.registry import (
+    TASKS,
+    CannotMakeEnvironment,
+    EnvironmentRow,
+    UnknownEnvironment,
+    list_environments,
+    register_task,
+)
+from saccade.envs.task import BatchedTask, TaskStep
+from saccade.envs.vec_env import TaskVecEnv
+
+for _env_id, _task in TASKS.items():
+    register_task(_env_id, _task)
+
+__all__ = [
+    "TASKS",
+    "BadEnvironmentArguments",
+    "BatchedTask",
+    "CannotMakeEnvironment",
+    "Catch",
+    "EnvironmentRow",
+    "ExactQ",
+    "Probe",
+    "ProbeAction",
+    "ProbeConstant",
+    "ProbeDiscount",
+    "ProbeMemory",
+    "ProbeObservation",
+    "ProbePolicy",
+    "TaskEnv",
+    "TaskStep",
+    "TaskVecEnv",
+    "UnknownEnvironment",
+    "list_environments",
+    "make_vec_env",
+    "register_task",
+]

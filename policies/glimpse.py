@@ -1,7 +1,7 @@
 """The recurrent glimpse: hard attention that looks, remembers, and decides where to look next (Mnih et al. 2014)."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -54,9 +54,9 @@ class RecurrentGlimpse(Core):
         hidden_size: features of the recurrent core.
         glimpse_size: ``G``, features of a glimpse.
         pathway_size: width of the *what* and *where* pathways.
-        memory_class: the core over glimpse features; ``memory_kwargs`` are its further arguments.
-        gaze_class: where to look next; ``gaze_kwargs`` are its further arguments.
-        retina_kwargs: arguments of :class:`~saccade.policies.retina.Retina`.
+        memory: makes the core over glimpse features from ``(G,)`` and ``hidden_size``: a core class, or a partial of one.
+        gaze: makes the gaze policy from the number of features: a class, or a partial of one.
+        retina: makes the retina: :class:`~saccade.policies.retina.Retina`, or a partial of it.
 
     Raises:
         ValueError: the input is not an image.
@@ -70,18 +70,16 @@ class RecurrentGlimpse(Core):
         hidden_size: int = 128,
         glimpse_size: int = 128,
         pathway_size: int = 64,
-        memory_class: type[Core] = LSTM,
-        memory_kwargs: dict[str, Any] | None = None,
-        gaze_class: type[GazePolicy] = LearnedGaze,
-        gaze_kwargs: dict[str, Any] | None = None,
-        retina_kwargs: dict[str, Any] | None = None,
+        memory: Callable[..., Core] = LSTM,
+        gaze: Callable[[int], GazePolicy] = LearnedGaze,
+        retina: Callable[[], Retina] = Retina,
     ) -> None:
         super().__init__(input_shape, features_dim=hidden_size, decision_size=2)
-        self.retina = Retina(**(retina_kwargs or {}))
+        self.retina = retina()
         patch_shape = (self.retina.scales, self.input_shape[0], self.retina.patch_size, self.retina.patch_size)
         self.glimpse = GlimpseNetwork(patch_shape, pathway_size, glimpse_size)
-        self.memory = memory_class((glimpse_size,), hidden_size=hidden_size, **(memory_kwargs or {}))
-        self.gaze_policy = gaze_class(self.memory.features_dim, **(gaze_kwargs or {}))
+        self.memory = memory((glimpse_size,), hidden_size=hidden_size)
+        self.gaze_policy = gaze(self.memory.features_dim)
         self.features_dim = self.memory.features_dim
         self.trains_decisions = self.gaze_policy.trained
         height, width = self.input_shape[1:]

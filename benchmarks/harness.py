@@ -1,0 +1,143 @@
+"""What the benchmarks share: one thread, ours and the peer in turns, medians, a table, a JSON file.
+
+Import it before numpy and torch: their thread pools are sized when they load.
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_name] = "1"
+
+PACKAGES = ("saccade", "stable-baselines3", "gymnasium", "numpy", "torch")
+
+Work = Callable[[], int]
+"""Does a piece of work and returns how many units of it were done."""
+
+
+class Row(NamedTuple):
+    """One comparison. ``goal`` says in words what ``met`` judges; both are ``None`` where nothing was promised."""
+
+    name: str
+    unit: str
+    ours: float
+    peer: float | None
+    peer_name: str | None
+    ratio: float | None
+    goal: str | None
+    met: bool | None
+
+
+def compare(
+    name: str,
+    unit: str,
+    ours: float,
+    peer: float | None = None,
+    peer_name: str | None = None,
+    *,
+    at_least: float | None = None,
+    ratio_at_least: float | None = None,
+) -> Row:
+    """A row about rates, where more is better, with at most one goal: for our own rate, or for its ratio to the peer's.
+
+    Raises:
+        ValueError: two goals, or a goal for the ratio without a peer.
+    """
+    ratio = None if peer is None else ours / peer
+    if at_least is not None and ratio_at_least is not None:
+        raise ValueError(f"{name}: two goals in one row")
+    if at_least is not None:
+        return Row(name, unit, ours, peer, peer_name, ratio, f"ours >= {at_least:g}", ours >= at_least)
+    if ratio_at_least is None:
+        return Row(name, unit, ours, peer, peer_name, ratio, None, None)
+    if ratio is None:
+        raise ValueError(f"{name}: a goal for the ratio needs a peer")
+    return Row(name, unit, ours, peer, peer_name, ratio, f"ratio >= {ratio_at_least:g}", ratio >= ratio_at_least)
+
+
+def median_rates(work: Mapping[str, Work], rounds: int) -> dict[str, float]:
+    """Units per second of every contestant: the median of ``rounds`` timings, taken in turns after one untimed call.
+
+    Turns make contestants share what else the machine does; the order is reversed from one round to the next, so that
+    none always comes first. Garbage collection waits until a timing is over.
+    """
+    for piece in work.values():
+        piece()
+    rates: dict[str, list[float]] = {name: [] for name in work}
+    order = list(work.items())
+    for _ in range(rounds):
+        for name, piece in order:
+            rates[name].append(_rate(piece))
+        order.reverse()
+    return {name: statistics.median(samples) for name, samples in rates.items()}
+
+
+def _rate(piece: Work) -> float:
+    gc.collect()
+    gc.disable()
+    start = time.perf_counter()
+    units = piece()
+    seconds = time.perf_counter() - start
+    gc.enable()
+    return units / seconds
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def main(description: str, measure: Callable[[bool], list[Row]]) -> None:
+    """The command line of a benchmark: ``--json FILE`` and ``--quick``. Ends with status 1 if a goal was missed.
+
+    Args:
+        description: what is measured, for ``--help``.
+        measure: takes whether to be quick, and returns the rows; the same rows, more roughly, when quick.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and rows to this file")
+    parser.add_argument("--quick", action="store_true", help="the same rows in under a minute, less exactly")
+    arguments = parser.parse_args()
+    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
+        parser.error(f"--json {arguments.json}: there is no folder {arguments.json.absolute().parent}")
+    rows = measure(arguments.quick)
+    print(table(rows))
+    if arguments.json is not None:
+        content = {"machine": machine(), "rows": [row._asdict() for row in rows]}
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+    raise SystemExit(any(row.met is False for row in rows))
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as aligned text."""
+    cells = [("", "unit", "ours", "peer", "ratio", "goal", "")]
+    for row in rows:
+        peer = "" if row.peer is None else f"{row.peer:,.0f} ({row.peer_name})"
+        ratio = "" if row.ratio is None else f"{row.ratio:.1f}"
+        verdict = {None: "", True: "met", False: "MISSED"}[row.met]
+        cells.append((row.name, row.unit, f"{row.ours:,.0f}", peer, ratio, row.goal or "", verdict))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
