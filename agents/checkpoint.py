@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from inspect import signature
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load as load_tensors
@@ -28,6 +28,8 @@ from saccade.agents.manifest import (
     encode_space,
     name_of,
 )
+
+T = TypeVar("T", bound="Checkpointed")
 
 FORMAT = 1
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
@@ -92,13 +94,13 @@ class Checkpointed(BaseAlgorithm):
 
     @classmethod
     def load(  # type: ignore[override]
-        cls,
+        cls: type[T],
         path: str | pathlib.Path | io.BufferedIOBase,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
         allow: Iterable[type] = (),
         **kwargs: Any,
-    ) -> Self:
+    ) -> T:
         """An agent from a checkpoint.
 
         Args:

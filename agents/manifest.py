@@ -27,9 +27,10 @@ class ManifestError(ValueError):
 
 
 def name_of(thing: type) -> str:
-    """The name a class is stored by: our own by the package that exports it, others by their module."""
-    package = ".".join(thing.__module__.split(".")[:2])
-    return f"{package}.{thing.__name__}" if package.startswith("saccade.") else f"{thing.__module__}.{thing.__name__}"
+    """The name a class is stored by: our own and torch's by the package that exports it, others by their module."""
+    parts = thing.__module__.split(".")
+    module = parts[:2] if parts[0] in {"saccade", "torch"} else parts
+    return ".".join([*module, thing.__name__])
 
 
 def allowed_classes(further: Iterable[type] = ()) -> dict[str, type]:

@@ -1,10 +1,12 @@
 """PQN: parallel Q-learning without replay and target network (Gallici et al. 2024), over any core."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import torch
+from jaxtyping import Float
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.utils import LinearSchedule
@@ -26,7 +28,7 @@ class PQN(SequenceAlgorithm):
         env: a Gymnasium environment, its id, or a ``VecEnv``.
         learning_rate: a number, or a function of the remaining progress (1 to 0).
         n_steps: ``T``, steps in every environment between updates.
-        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: all in one.
+        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: a quarter of a rollout.
         n_epochs: passes over every rollout.
         gamma: discount factor.
         q_lambda: ``λ`` of the targets.
@@ -96,12 +98,17 @@ class PQN(SequenceAlgorithm):
         """``max_a Q``."""
         return self.policy.head(features).q.amax(dim=-1)
 
-    def loss(self, batch: Rollout) -> LossTerms:
-        """The loss of one minibatch of sequences, with its terms."""
+    def targets(self, batch: Rollout, q: Float[Tensor, "T1 B A"]) -> Float[Tensor, "T B"]:
+        """Q(λ) targets of a minibatch from the values ``q`` of all its observations."""
+        discount_t = self.gamma * batch.continues()
+        return q_lambda_targets(batch.rewards, discount_t, q[1:], self.q_lambda)
+
+    def loss(self, batch: Rollout, targets: Float[Tensor, "T B"] | None = None) -> LossTerms:
+        """The loss of one minibatch of sequences, with its terms; ``targets`` are computed unless given."""
         output = self.policy(batch.observations, batch.state, batch.episode_starts, batch.replay())
         q = output.head.q
-        discount_t = self.gamma * (~batch.episode_starts[1:]).float()
-        targets = q_lambda_targets(batch.rewards, discount_t, q[1:], self.q_lambda)
+        if targets is None:
+            targets = self.targets(batch, q)
         q_tm1 = chosen(q[:-1], batch.actions)
         td_loss = squared_error(q_tm1, targets).mean()
         terms = LossTerms(td_loss, {"td_loss": td_loss.detach(), "q_mean": q_tm1.detach().mean()})
@@ -114,9 +121,16 @@ class PQN(SequenceAlgorithm):
             decision.entropy[:-1],
             self.policy.baseline(output.core.features[:-1].detach()).squeeze(-1),
             returns=targets - batch.rewards,
-            mask=(~batch.episode_starts[1:]).float(),
+            mask=batch.continues(),
         )
         return LossTerms(td_loss + gaze.loss, {**terms.metrics, **gaze.metrics})
+
+    def frozen_loss(self, batch: Rollout) -> Callable[[], LossTerms]:
+        """The loss with targets fixed at their present values."""
+        with torch.no_grad():
+            output = self.policy(batch.observations, batch.state, batch.episode_starts, batch.replay())
+            targets = self.targets(batch, output.head.q)
+        return lambda: self.loss(batch, targets)
 
     def train(self) -> None:
         """``n_epochs`` passes over the rollout."""
@@ -153,7 +167,7 @@ def lanes_in_minibatch(batch_size: int | None, n_steps: int, n_envs: int) -> int
         ValueError: ``batch_size`` does not divide the rollout into whole sequences; names the nearest sizes that do.
     """
     if batch_size is None:
-        return n_envs
+        return -(-n_envs // 4)
     lanes, rest = divmod(batch_size, n_steps)
     if rest or lanes < 1 or n_envs % lanes:
         valid = [n_steps * lanes for lanes in range(1, n_envs + 1) if n_envs % lanes == 0]

@@ -73,6 +73,10 @@ class Rollout:
         """``B``."""
         return self.rewards.shape[1]
 
+    def continues(self) -> Float[Tensor, "T B"]:
+        """1 where the episode goes on after the step, 0 where it ends."""
+        return (~self.episode_starts[1:]).float()
+
     def lanes(self, index: Tensor) -> "Rollout":
         """The sequences of some lanes."""
         return Rollout(

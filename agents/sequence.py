@@ -3,7 +3,8 @@
 import sys
 import time
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -20,8 +21,11 @@ from saccade.agents.checkpoint import Checkpointed
 from saccade.agents.guard import check_experience, check_shape
 from saccade.agents.progress import ProgressCallback
 from saccade.agents.rollout import Rollout
+from saccade.agents.update import LossTerms
 from saccade.policies.core import State, map_state
 from saccade.policies.policy import CorePolicy, Observations, map_observations
+
+T = TypeVar("T", bound="SequenceAlgorithm")
 
 
 class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
@@ -92,6 +96,10 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
     @abstractmethod
     def value(self, features: Tensor) -> Tensor:
         """State values ``[B]`` from core features ``[B, D]``, to bootstrap from where an episode is cut short."""
+
+    @abstractmethod
+    def frozen_loss(self, batch: Rollout) -> Callable[[], LossTerms]:
+        """The loss of ``batch`` as a function of the weights alone, all its targets fixed now: what can be overfitted."""
 
     @abstractmethod
     def train(self) -> None:
@@ -183,14 +191,14 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
             super()._update_info_buffer([infos[i] for i in np.flatnonzero(dones)], np.ones(int(dones.sum()), dtype=bool))
 
     def learn(
-        self,
+        self: T,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 1,
         tb_log_name: str = "run",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> Self:
+    ) -> T:
         """Train for at least ``total_timesteps`` environment steps; SB3's arguments, ``log_interval`` in updates."""
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar

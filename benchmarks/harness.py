@@ -1,7 +1,4 @@
-"""What the benchmarks share: one thread, ours and the peer in turns, medians, a table, a JSON file.
-
-Import it before numpy and torch: their thread pools are sized when they load.
-"""
+"""What the benchmarks share: one thread, ours and the peer in turns, medians, a table, a JSON file."""
 
 import argparse
 import gc
@@ -9,15 +6,14 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[_name] = "1"
-
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PACKAGES = ("saccade", "stable-baselines3", "gymnasium", "numpy", "torch")
 
 Work = Callable[[], int]
@@ -113,6 +109,8 @@ def _processor() -> str:
 def main(description: str, measure: Callable[[bool], list[Row]]) -> None:
     """The command line of a benchmark: ``--json FILE`` and ``--quick``. Ends with status 1 if a goal was missed.
 
+    Starts itself again where more than one thread is allowed: numpy and torch read that when they load.
+
     Args:
         description: what is measured, for ``--help``.
         measure: takes whether to be quick, and returns the rows; the same rows, more roughly, when quick.
@@ -123,6 +121,9 @@ def main(description: str, measure: Callable[[bool], list[Row]]) -> None:
     arguments = parser.parse_args()
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         parser.error(f"--json {arguments.json}: there is no folder {arguments.json.absolute().parent}")
+    if any(os.environ.get(name) != "1" for name in THREADS):
+        os.environ.update(dict.fromkeys(THREADS, "1"))
+        os.execv(sys.executable, sys.orig_argv)
     rows = measure(arguments.quick)
     print(table(rows))
     if arguments.json is not None:

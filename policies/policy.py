@@ -84,8 +84,17 @@ class CorePolicy(BasePolicy):
         """Torso features of raw observations ``[B, ...]``; an image core gets its pixels untouched."""
         if isinstance(self.features_extractor, Pixels):
             return cast("Tensor", observations)
-        inputs = preprocess_obs(observations, self.observation_space, normalize_images=self.normalize_images)
-        return cast("Tensor", self.features_extractor(inputs))
+        return cast("Tensor", self.features_extractor(self.preprocess(observations)))
+
+    def preprocess(self, observations: Observations) -> Observations:
+        """Raw observations ``[B, ...]`` as the floats that the network computes with: what a gradient is taken with respect to.
+
+        ``features_extractor`` reads the result, whichever it is, and whole-number pixels are scaled just as the retina does.
+        """
+        if isinstance(self.features_extractor, Pixels):
+            pixels = cast("Tensor", observations)
+            return pixels if pixels.is_floating_point() else pixels.float() / 255
+        return preprocess_obs(observations, self.observation_space, normalize_images=self.normalize_images)
 
     def encode(
         self,

@@ -1,0 +1,163 @@
+"""The lecture's habits, run in seconds: check shapes, look at the first loss and every gradient, overfit one tiny batch."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import Logger
+
+from saccade.agents.guard import InvalidExperienceError
+from saccade.agents.rollout import Rollout
+from saccade.agents.sequence import SequenceAlgorithm
+from saccade.agents.update import LossTerms
+from saccade.policies.policy import map_observations
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at: its name, whether all is well, and what was seen in plain words."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+OVERFIT_STEPS = 300
+OVERFIT_SHARE = 0.1
+LARGE_LOSS = 100.0
+
+
+def diagnose(model: SequenceAlgorithm) -> Iterator[Finding]:
+    """Look at an untrained agent in its environment, one finding after another; stops where going on makes no sense.
+
+    The agent is of no use afterwards: it has overfitted a single batch.
+    """
+    model.set_logger(Logger(None, []))
+    try:
+        batch = first_rollout(model)
+    except InvalidExperienceError as error:
+        yield Finding("experience", False, f"{error}; mend the environment first")
+        return
+    yield check_experience(batch)
+    yield check_shapes(model, batch)
+    yield check_replay(model, batch)
+    frozen = model.frozen_loss(batch)
+    first = frozen()
+    finding = check_first_loss(first)
+    yield finding
+    if not finding.ok:
+        return
+    yield check_gradients(model, first)
+    yield check_overfit(model, frozen)
+
+
+def first_rollout(model: SequenceAlgorithm) -> Rollout:
+    """One rollout of the untrained agent."""
+    total, callback = model._setup_learn(model.n_steps * model.n_envs, CallbackList([]))
+    assert model.env is not None
+    model.rollout = model.make_rollout()
+    model._update_current_progress_remaining(0, total)
+    model.collect_rollouts(model.env, callback)
+    return model.rollout
+
+
+def check_experience(batch: Rollout) -> Finding:
+    """Whether there is anything to learn from in the batch."""
+    rewards, ends = batch.rewards, int(batch.episode_starts[1:].sum())
+    seen = f"{rewards.numel()} steps in {batch.n_envs} lanes, {ends} episode ends, rewards {span(rewards)}"
+    if not bool(rewards.any()):
+        return Finding(
+            "experience", True, f"{seen}; no reward yet, so the fit below says little: raise agent.n_steps to see an episode's end"
+        )
+    return Finding("experience", True, seen)
+
+
+def check_shapes(model: SequenceAlgorithm, batch: Rollout) -> Finding:
+    """Run the policy over the batch: every assertion on shapes inside runs too."""
+    policy = model.policy
+    with torch.no_grad():
+        core = policy.encode(batch.observations, batch.state, batch.episode_starts, batch.replay())
+    expected = (*batch.episode_starts.shape, policy.core.features_dim)
+    shapes: list[str] = []
+    map_observations(lambda part: shapes.append(str(list(part.shape[2:]))), batch.observations)
+    seen = f"observations {', '.join(shapes)} -> {type(policy.core).__name__} -> features {list(core.features.shape[2:])}"
+    ok = tuple(core.features.shape) == expected and bool(torch.isfinite(core.features).all())
+    return Finding("shapes", ok, seen if ok else f"{seen}: expected finite features {list(expected)}")
+
+
+def check_replay(model: SequenceAlgorithm, batch: Rollout) -> Finding:
+    """Acting step by step and learning from the whole sequence must see the same network."""
+    policy = model.policy
+    with torch.no_grad():
+        together = policy.encode(batch.observations, batch.state, batch.episode_starts, batch.replay()).features
+        state, apart, replay = batch.state, [], batch.replay()
+        for t in range(len(batch.episode_starts)):
+            core = policy.encode(
+                map_observations(lambda part, t=t: part[t : t + 1], batch.observations),
+                state,
+                batch.episode_starts[t : t + 1],
+                None if replay is None else replay[t : t + 1],
+            )
+            state = core.state
+            apart.append(core.features[0])
+    gap = float((together - torch.stack(apart)).abs().max())
+    ok = gap < 1e-4
+    message = f"step by step and as one sequence differ by {gap:.1e}"
+    return Finding("memory", ok, message if ok else f"{message}: the core's unroll and step disagree, or a state leaks")
+
+
+def check_first_loss(first: LossTerms) -> Finding:
+    """Finite, and not of a size that says observations or rewards are unscaled."""
+    loss = float(first.loss.detach())
+    terms = ", ".join(f"{name} {float(value):.3g}" for name, value in first.metrics.items())
+    if not torch.isfinite(first.loss):
+        return Finding("first loss", False, f"is {loss}: some input or weight is not finite ({terms})")
+    if abs(loss) > LARGE_LOSS:
+        return Finding("first loss", False, f"is {loss:.3g}, far from 0 ({terms}): scale rewards or observations (VecNormalize)")
+    return Finding("first loss", True, f"{loss:.3g} ({terms})")
+
+
+def check_gradients(model: SequenceAlgorithm, first: LossTerms) -> Finding:
+    """Every parameter must get a finite gradient that is not zero throughout."""
+    model.policy.zero_grad(set_to_none=True)
+    first.loss.backward()
+    missing, broken = [], []
+    count = 0
+    for name, parameter in model.policy.named_parameters():
+        count += 1
+        if parameter.grad is None or not bool(parameter.grad.any()):
+            missing.append(name)
+        elif not bool(torch.isfinite(parameter.grad).all()):
+            broken.append(name)
+    if broken:
+        return Finding("gradients", False, f"not finite in {', '.join(broken)}")
+    if missing:
+        return Finding("gradients", False, f"none reaches {', '.join(missing)}: these would never be trained")
+    return Finding("gradients", True, f"finite and not zero in all {count} parameters")
+
+
+def check_overfit(model: SequenceAlgorithm, frozen: Callable[[], LossTerms]) -> Finding:
+    """A network that cannot learn one batch by heart will not learn the task."""
+    optimizer = torch.optim.Adam(model.policy.parameters(), lr=3e-3)
+    name = next(iter(frozen().metrics))
+    start = final = float(frozen().metrics[name])
+    for step in range(1, OVERFIT_STEPS + 1):
+        terms = frozen()
+        optimizer.zero_grad(set_to_none=True)
+        terms.loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.policy.parameters(), 10.0)
+        optimizer.step()
+        final = float(terms.metrics[name])
+        if final <= OVERFIT_SHARE * start:
+            return Finding("overfit", True, f"{name} of one batch fell from {start:.3g} to {final:.3g} in {step} steps")
+    return Finding(
+        "overfit",
+        False,
+        f"{name} of one batch fell only from {start:.3g} to {final:.3g} in {OVERFIT_STEPS} steps: the policy does not see, or does "
+        "not remember, what tells these steps apart (a core with memory? a larger retina or network?)",
+    )
+
+
+def span(values: torch.Tensor) -> str:
+    """Smallest and largest value."""
+    return f"{float(values.min()):.3g} to {float(values.max()):.3g}"

@@ -1,0 +1,174 @@
+"""Looks at the agent while it trains: at intervals, one episode as a film in TensorBoard."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, sync_envs_normalization, unwrap_vec_normalize
+
+from saccade.policies.policy import QPolicy
+from saccade.policies.tap import TapKind
+from saccade.saliency.episode import Episode, play_episode, undisturbed
+from saccade.saliency.film import FilmError, dueling_film, film_strip, gaze_film
+from saccade.saliency.jacobian import DuelingMaps, episode_jacobian
+from saccade.saliency.tensorboard import Encoded, encode_film, encode_picture, tensorboard_writer, write_image
+
+log = logging.getLogger(__name__)
+
+EXPECTED_FAILURES = (OSError, FilmError, gym.error.Error)
+"""What a picture may fail of without ending the training: a full disk, nothing to draw, a renderer that is not installed."""
+
+
+class SaliencyCallback(BaseCallback):
+    """Plays an episode at the start, every so many steps and at the end, and writes what the agent looked at.
+
+    TensorBoard gets ``saliency/film`` (the gaze's fields and path over the frames), ``saliency/dueling`` (|dV/dx| beside |dA/dx|),
+    each also as a strip (``saliency/film_strip``, ``saliency/dueling_strip``), and scalars (:func:`scalars`). Training goes on exactly
+    as it would have without: no random number is drawn, no gradient or mode changed.
+
+    Frames are the observation where it is an image, else what the environment renders. Over the latter no maps are drawn, and where
+    there is neither nothing is; one line in the log says so.
+
+    Args:
+        make_env: makes the environment to play in, with the training environment's spaces and normalisation; called once.
+        every: timesteps from one look to the next, checked after each rollout.
+        max_steps: an episode is left there if it has not ended before.
+        folder: where the last look is also saved, as ``film.gif``, ``film_strip.png`` and so on; made if missing.
+        seed: of the environment before every episode, so that films show the same start; ``None`` for ever new ones, from
+            whatever seed ``make_env`` gave.
+
+    Raises:
+        ValueError: ``every`` is below 1; or, when training starts, the policy has no dueling head, or the environment's spaces or
+            normalisation are not those of the training.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[], VecEnv],
+        every: int,
+        max_steps: int = 256,
+        folder: Path | None = None,
+        seed: int | None = 0,
+    ) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every must be at least 1 timestep; got {every}")
+        self.make_env = make_env
+        self.every = every
+        self.max_steps = max_steps
+        self.folder = folder
+        self.seed = seed
+        self.env: VecEnv | None = None
+        self._looked_at: int | None = None
+        self._said: set[str] = set()
+
+    def _on_training_start(self) -> None:
+        policy = self.model.policy
+        if not isinstance(policy, QPolicy):
+            raise ValueError(f"saliency films need a dueling policy (QPolicy); got {type(policy).__name__}")
+        self.policy = policy
+        with undisturbed(policy):
+            env = self.make_env()
+        if is_image_space(env.observation_space) and not is_image_space_channels_first(env.observation_space):
+            env = VecTransposeImage(env)
+        check_for_correct_spaces(env, self.model.observation_space, self.model.action_space)
+        if unwrap_vec_normalize(self.training_env) is not None and unwrap_vec_normalize(env) is None:
+            raise ValueError(
+                "the agent trains on normalised observations: make_env must wrap its environment in VecNormalize too"
+            )
+        self.env = env
+        self._looked_at = None
+        self.look()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self._looked_at is None or self.num_timesteps - self._looked_at >= self.every:
+            self.look()
+
+    def _on_training_end(self) -> None:
+        if self.env is None:
+            return
+        if self._looked_at != self.num_timesteps:
+            self.look()
+            self.logger.dump(self.num_timesteps)
+        self.env.close()
+        self.env = None
+
+    def look(self) -> None:
+        """Play, draw and write now; expected failures are logged, once each."""
+        assert self.env is not None
+        self._looked_at = self.num_timesteps
+        normalized = unwrap_vec_normalize(self.env)
+        if normalized is not None:
+            normalized.training = False
+            sync_envs_normalization(self.training_env, self.env)
+        try:
+            with undisturbed(self.policy):
+                if self.seed is not None:
+                    self.env.seed(self.seed)
+                episode = play_episode(self.policy, self.env, self.max_steps)
+            maps = episode_jacobian(self.policy, episode)
+            for name, value in scalars(episode, maps).items():
+                self.logger.record(f"saliency/{name}", value)
+            for name, image in self.images(episode, maps).items():
+                self.write(name, image)
+        except EXPECTED_FAILURES as error:
+            self.say_once(logging.WARNING, f"no saliency film: {type(error).__name__}: {error}")
+
+    def images(self, episode: Episode, maps: DuelingMaps) -> dict[str, Encoded]:
+        """Every picture and film that can be drawn of an episode, by name."""
+        if episode.frames is None:
+            self.say_once(
+                logging.WARNING, "no saliency films: observations are no images and the environment renders none"
+            )
+            return {}
+        films = {"film": gaze_film(episode)}
+        if episode.frames_are_observations:
+            films["dueling"] = dueling_film(episode, maps)
+        else:
+            self.say_once(
+                logging.WARNING, "no dueling films: value and advantage maps need image observations to lie over"
+            )
+        strips = {f"{name}_strip": encode_picture(film_strip(film)) for name, film in films.items()}
+        return {name: encode_film(film) for name, film in films.items()} | strips
+
+    def write(self, name: str, image: Encoded) -> None:
+        """To TensorBoard and to the folder, as far as there are any."""
+        writer = tensorboard_writer(self.logger)
+        if writer is not None:
+            write_image(writer, f"saliency/{name}", image, self.num_timesteps)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / f"{name}.{'png' if name.endswith('_strip') else 'gif'}").write_bytes(image.data)
+
+    def say_once(self, level: int, message: str) -> None:
+        """Log a message the first time only."""
+        if message not in self._said:
+            self._said.add(message)
+            log.log(level, message)
+
+
+def scalars(episode: Episode, maps: DuelingMaps) -> dict[str, float]:
+    """An episode's saliency in numbers.
+
+    ``value_jacobian`` and ``advantage_jacobian`` are means of |dV/dx| and |dA/dx| over everything seen. For policies with a gaze,
+    ``gaze_move`` is the mean distance from one gaze to the next, in halves of the image, and ``gaze_outside`` the share of decisions
+    beyond the image's edge, where they are clamped.
+    """
+    numbers = {
+        name: mean_magnitude(leaves)
+        for name, leaves in zip(("value_jacobian", "advantage_jacobian"), maps, strict=True)
+    }
+    gazes = [record.values for record in episode.taps.values() if record.kind is TapKind.GAZE]
+    if gazes and len(episode) > 1:
+        numbers["gaze_move"] = float(np.mean([np.linalg.norm(np.diff(gaze, axis=0), axis=1).mean() for gaze in gazes]))
+    if gazes and episode.decisions is not None:
+        numbers["gaze_outside"] = float((np.abs(episode.decisions) > 1).any(axis=1).mean())
+    return numbers

@@ -1,0 +1,136 @@
+"""Films of an episode, a picture a step: where the agent looked; what its value and its advantage depend on.
+
+Shapes: ``T`` steps of the episode, ``H W`` height and width of a picture.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int, UInt8
+from PIL import Image, ImageDraw
+
+from saccade.policies.tap import TapKind
+from saccade.saliency.draw import BACKGROUND, captioned, draw_fields, draw_path, field_boxes, matted, overlay
+from saccade.saliency.episode import Episode, TapRecord
+from saccade.saliency.frames import enlarge, zoom
+from saccade.saliency.jacobian import DuelingMaps
+
+Film = UInt8[np.ndarray, "T H W 3"]
+LEAST_WIDTH = 200
+MARGIN = 24
+STRIP_WIDTH = 1280
+"""About how wide a film strip is, in pixels."""
+
+
+class FilmError(ValueError):
+    """An episode cannot be drawn, or a film is not what was meant to be written."""
+
+
+def gaze_film(episode: Episode) -> Film:
+    """The frames of an episode, with the gaze's fields and its path where the policy has a gaze.
+
+    Raises:
+        FilmError: the episode has no frames.
+    """
+    frames = enlarged(episode)
+    gazes = gaze_records(episode)
+    margin = MARGIN if gazes else 0
+    pictures = []
+    for t, frame in enumerate(frames):
+        picture = matted(frame, margin)
+        outline_fields(picture, episode, t, margin)
+        for record in gazes:
+            draw_path(ImageDraw.Draw(picture), record.values[: t + 1], (frame.shape[1], frame.shape[0]), margin)
+        pictures.append(captioned(picture, describe(episode, t), LEAST_WIDTH))
+    return np.stack(pictures)
+
+
+def dueling_film(episode: Episode, maps: DuelingMaps) -> Film:
+    """``|dV/dx|`` beside ``|dA/dx|`` in red over the grey frames of an episode (Wang et al. 2016, figure 2).
+
+    Of several channels the largest derivative is shown. Each of the two has one scale for the whole film, stated above it:
+    full red is the film's largest derivative. Where the policy has a gaze, its fields are outlined.
+
+    Raises:
+        FilmError: the episode has no frames, or they are not its observations, so that maps do not lie over them.
+    """
+    if not episode.frames_are_observations:
+        raise FilmError("value and advantage maps can be drawn over image observations only")
+    frames = enlarged(episode)
+    beside = "outside the boxes exactly 0" if gaze_records(episode) else ""
+    halves = []
+    for name, signed in (("V", maps.value), ("A", maps.advantage)):
+        strength = magnitude(signed)
+        largest = float(strength.max())
+        red = enlarge(strength / largest) if largest > 0 else np.zeros(frames.shape[:3], dtype=np.float32)
+        title = f"|d{name}/dx|   full red {largest:.3g}"
+        half = []
+        for t, frame in enumerate(frames):
+            picture = matted(overlay(frame, red[t]), 2)
+            outline_fields(picture, episode, t, 2)
+            half.append(captioned(picture, [describe(episode, t)[0] if name == "V" else beside, title], LEAST_WIDTH))
+        halves.append(np.stack(half))
+    return np.concatenate(halves, axis=2)
+
+
+def gaze_records(episode: Episode) -> list[TapRecord]:
+    """What the episode holds of gazes; none where the frames are not what was looked at."""
+    shown = episode.frames_are_observations
+    return [record for record in episode.taps.values() if shown and record.kind is TapKind.GAZE]
+
+
+def outline_fields(picture: Image.Image, episode: Episode, t: int, margin: int) -> None:
+    """The fields of every gaze of a step, over a frame with a margin."""
+    assert episode.frames is not None
+    height, width = episode.frames.shape[1:3]
+    for record in gaze_records(episode):
+        fields: Any = record.notes.get("fields")
+        if fields:
+            boxes = field_boxes(record.values[t], fields, height, width)
+            draw_fields(ImageDraw.Draw(picture), boxes, zoom(height, width), margin)
+
+
+def enlarged(episode: Episode) -> Film:
+    """The episode's frames at the size they are drawn.
+
+    Raises:
+        FilmError: it has none.
+    """
+    if episode.frames is None:
+        raise FilmError("the episode has no frames: observations are no images, and the environment renders none")
+    return enlarge(episode.frames)
+
+
+def describe(episode: Episode, t: int) -> list[str]:
+    """Two lines about a step: what was done and what it brought; what was expected."""
+    reward, total = episode.rewards[t], episode.rewards[: t + 1].sum()
+    done = f"step {t}   reward {f'{reward:+.3g}' if reward else 0}   return {total:.3g}"
+    return [done, f"action {episode.actions[t]}   V {episode.values[t]:.3f}"]
+
+
+def magnitude(maps: Any) -> Float32[np.ndarray, "T H W"]:
+    """Absolute derivatives, the largest over the channels of ``[T, C, H, W]``."""
+    assert isinstance(maps, torch.Tensor)
+    return maps.detach().abs().amax(dim=1).float().cpu().numpy()
+
+
+def strip_steps(count: int, most: int = 12) -> Int[np.ndarray, " n"]:
+    """At most ``most`` steps of ``count``, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def film_strip(film: Film) -> UInt8[np.ndarray, "H2 W2 3"]:
+    """At most twelve pictures of a film side by side, row by row."""
+    chosen = film[strip_steps(len(film))]
+    count, height, width = chosen.shape[:3]
+    gap = 4
+    columns = min(count, max(STRIP_WIDTH // (width + gap), 1))
+    rows = math.ceil(count / columns)
+    columns = math.ceil(count / rows)
+    size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
+    sheet = Image.new("RGB", size, tuple(part // 2 for part in BACKGROUND))
+    for i, picture in enumerate(chosen):
+        sheet.paste(Image.fromarray(picture), (i % columns * (width + gap), i // columns * (height + gap)))
+    return np.asarray(sheet)

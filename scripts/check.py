@@ -1,0 +1,40 @@
+"""``saccade check``: find out in seconds whether an agent, a policy and an environment can learn together."""
+
+import sys
+from collections.abc import Sequence
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from saccade.agents.diagnose import diagnose
+from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set_threads
+from saccade.scripts.command import run_command
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry of ``saccade check``."""
+    run_command(check, "check", sys.argv[1:] if arguments is None else arguments)
+
+
+def check(cfg: DictConfig) -> None:
+    """Print a line a finding; exits with 1 if something is wrong.
+
+    Raises:
+        UserError: something in the config cannot be done.
+    """
+    drop_foreign_kwargs(cfg, HydraConfig.get().overrides.task)
+    set_threads(cfg)
+    env = make_env(cfg, n_envs=min(cfg.env.n_envs, cfg.lanes))
+    model = make_agent(cfg, env)
+    wrong = 0
+    for finding in diagnose(model):
+        print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name}: {finding.message}", flush=True)
+        wrong += not finding.ok
+    env.close()
+    print("nothing wrong: start training" if not wrong else f"{wrong} wrong: mend before training")
+    if wrong:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

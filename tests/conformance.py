@@ -1,0 +1,379 @@
+"""The parity law for cores, one plain function a clause: each raises ``AssertionError`` where a core breaks it.
+
+A core is called with an :class:`Example`: inputs, a state that is not the initial one, episodes that start at different
+steps in different lanes, and, for cores that take latent decisions, decisions to replay.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from saccade.policies import Core, CoreOutput, State, TapKind, recording
+from saccade.policies.core import map_state
+
+T, B = 7, 5
+MakeCore = Callable[[], Core]
+
+
+class Example(NamedTuple):
+    """The arguments of one call."""
+
+    inputs: Tensor
+    state: State
+    episode_starts: Tensor
+    replay: Tensor | None
+
+    def lanes(self, index: list[int]) -> "Example":
+        """The call for some lanes only."""
+        replay = None if self.replay is None else self.replay[:, index]
+        state = map_state(lambda leaf: leaf[index], self.state)
+        return Example(self.inputs[:, index], state, self.episode_starts[:, index], replay)
+
+    def steps(self, start: int, end: int, state: State) -> "Example":
+        """The call for some steps only, from a state."""
+        replay = None if self.replay is None else self.replay[start:end]
+        return Example(self.inputs[start:end], state, self.episode_starts[start:end], replay)
+
+
+def mid_sequence_starts(steps: int = T, lanes: int = B) -> Tensor:
+    """Lane by lane: at the first step; at two steps running; never; in the middle; at the last step."""
+    starts = torch.zeros(steps, lanes, dtype=torch.bool)
+    for lane, when in enumerate([[0], [2, 3], [], [steps // 2], [0, steps - 1]][:lanes]):
+        starts[[min(step, steps - 1) for step in when], lane] = True
+    return starts
+
+
+def example(core: Core, steps: int = T, lanes: int = B) -> Example:
+    """A call for ``core``, in the type of its parameters."""
+    dtype = next((parameter.dtype for parameter in core.parameters()), torch.get_default_dtype())
+    inputs = torch.rand(steps, lanes, *core.input_shape, dtype=dtype) * 2 - 1
+    # A state that something has happened to, and decisions that are not the likeliest.
+    state = map_state(lambda leaf: leaf + 0.3 * torch.randn_like(leaf), core.initial_state(lanes))
+    replay = torch.rand(steps, lanes, core.decision_size, dtype=dtype) * 2 - 1 if core.decision_size else None
+    return Example(inputs, map_state(torch.Tensor.detach, state), mid_sequence_starts(steps, lanes), replay)
+
+
+def leaves(tree: Any) -> Iterator[Tensor]:
+    """Every tensor of an output, a state, an example, in order."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, tuple):
+        for part in tree:
+            yield from leaves(part)
+
+
+def structure(tree: Any) -> Any:
+    """The same tree with types and shapes in place of tensors."""
+    if isinstance(tree, Tensor):
+        return tuple(tree.shape), tree.dtype
+    if isinstance(tree, tuple):
+        return type(tree).__name__, [structure(part) for part in tree]
+    return tree
+
+
+def assert_equal(ours: Any, theirs: Any, tolerance: float = 0.0) -> None:
+    """The same structure, and numbers within ``tolerance`` (of one another where they are large)."""
+    assert structure(ours) == structure(theirs)
+    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+def step_by_step(core: Core, call: Example) -> CoreOutput:
+    """The call as ``T`` calls of one step."""
+    state, outputs = call.state, []
+    for t in range(len(call.inputs)):
+        output = core(*call.steps(t, t + 1, state))
+        state = output.state
+        outputs.append(output)
+    joined = [torch.cat([next(leaves(output.features)) for output in outputs]), state]
+    decision = outputs[0].decision
+    if decision is not None:
+        parts = zip(*(output.decision or () for output in outputs), strict=True)
+        decision = type(decision)(*(torch.cat(part) for part in parts))
+    cost = None if outputs[0].cost is None else torch.cat([output.cost for output in outputs if output.cost is not None])
+    return CoreOutput(joined[0], joined[1], decision, cost)
+
+
+@torch.no_grad()
+def check_steps_equal_unroll(core: Core) -> None:
+    """Acting is learning: ``T`` calls of one step give what one call of ``T`` steps gives, resets in mid-sequence too."""
+    call = example(core)
+    stepped = step_by_step(core, call)
+    assert_equal(core(*call), stepped, 1e-5)
+    assert_equal(core.unroll(*call), stepped, 1e-5)
+
+
+@torch.no_grad()
+def check_a_sequence_cut_in_two(core: Core) -> None:
+    """A sequence cut anywhere, its state carried over, is the sequence."""
+    call = example(core)
+    whole = core(*call)
+    for cut in range(1, T):
+        first = core(*call.steps(0, cut, call.state))
+        second = core(*call.steps(cut, T, first.state))
+        assert_equal(torch.cat([first.features, second.features]), whole.features, 1e-5)
+        assert_equal(second.state, whole.state, 1e-5)
+
+
+@torch.no_grad()
+def check_episodes_stand_alone(core: Core) -> None:
+    """Every episode within a sequence is what it would be by itself, from the initial state, in a batch of one."""
+    call = example(core)
+    whole = core(*call)
+    for lane in range(B):
+        one = call.lanes([lane])
+        state = one.state
+        cuts = [t for t in range(1, T) if one.episode_starts[t, 0]]
+        for start, end in zip([0, *cuts], [*cuts, T], strict=True):
+            if one.episode_starts[start, 0]:
+                state = core.initial_state(1)
+            part = one.steps(start, end, state)
+            alone = core(*part._replace(episode_starts=torch.zeros_like(part.episode_starts)))
+            assert_equal(alone.features, whole.features[start:end, [lane]], 1e-5)
+            state = alone.state
+        assert_equal(state, map_state(lambda leaf, lane=lane: leaf[[lane]], whole.state), 1e-5)
+
+
+@torch.no_grad()
+def check_episode_start_wipes(core: Core) -> None:
+    """After an episode's start nothing is left of what went before: not a large number, not a NaN."""
+    call = example(core)
+    call.episode_starts[0] = True
+    fresh = core(*call._replace(state=core.initial_state(B)))
+    for junk in (1e4, float("nan"), float("inf")):
+        spoilt = map_state(lambda leaf, junk=junk: torch.full_like(leaf, junk), call.state)
+        assert_equal(core(*call._replace(state=spoilt)), fresh)
+        assert_equal(step_by_step(core, call._replace(state=spoilt)), fresh, 1e-5)
+
+
+def check_lanes_are_independent(core: Core) -> None:
+    """A lane's output depends on nothing that happens in another, and not on which lane it is."""
+    call = example(core)
+    with torch.no_grad():
+        before = core(*call)
+        for lane in range(B):
+            others = [other for other in range(B) if other != lane]
+            changed = Example(*(None if part is None else copy.deepcopy(part) for part in call))
+            changed.inputs[:, lane] = torch.rand_like(changed.inputs[:, lane])
+            changed.episode_starts[:, lane] ^= True
+            for leaf in leaves((changed.state, changed.replay)):
+                (leaf.select(1, lane) if leaf is changed.replay else leaf[lane]).add_(0.7)
+            assert_equal(pick(core(*changed), others), pick(before, others), 1e-6)
+        order = [3, 0, 4, 1, 2]
+        assert_equal(core(*call.lanes(order)), pick(before, order), 1e-6)
+    inputs = call.inputs.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(core(inputs, *call[1:]).features[:, 1].square().sum(), inputs)
+    gradient[:, 1] = 0
+    assert not gradient.any(), "a lane's features have a gradient with respect to another lane's inputs"
+
+
+def pick(output: CoreOutput, lanes: list[int]) -> CoreOutput:
+    """Some lanes of an output."""
+    state = map_state(lambda leaf: leaf[lanes], output.state)
+    decision = output.decision and type(output.decision)(*(part[:, lanes] for part in output.decision))
+    return CoreOutput(output.features[:, lanes], state, decision, None if output.cost is None else output.cost[:, lanes])
+
+
+@torch.no_grad()
+def check_same_arguments_agree(core: Core) -> None:
+    """The same arguments give the same output, bit by bit; a sampled one under the same seed."""
+    call = example(core)
+    other = example(core)
+    for how in ((call.replay, False), (None, True), (None, False)):
+        outputs = []
+        for _ in range(2):
+            torch.manual_seed(3)
+            outputs.append(core(*call[:3], *how))
+            core(*other)
+        assert_equal(outputs[0], outputs[1])
+    if not random_without_sigma(core):
+        assert_equal(core(*call[:3], None, True), core(*call[:3], None, True))
+
+
+def random_without_sigma(core: Core) -> bool:
+    """Whether this is a core whose decisions are random even when it is deterministic (a baseline, by design)."""
+    return core.decision_size > 0 and not core.trains_decisions
+
+
+@torch.no_grad()
+def check_nothing_is_kept(core: Core) -> None:
+    """A call leaves the core as it was: no memory on ``self``, no parameter made on first use."""
+    before = contents(core)
+    call = example(core)
+    core(*call)
+    core(*call.lanes([0]).steps(0, 1, map_state(lambda leaf: leaf[[0]], call.state)))
+    core(*call[:3])
+    after = contents(core)
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert not changed, f"a call changed {sorted(changed)}"
+
+
+def contents(core: Core) -> dict[str, Any]:
+    """Everything that a core and its parts hold, in a form that can be compared."""
+    parts = {f"{name}.{key}": described(value) for name, part in core.named_modules() for key, value in vars(part).items()}
+    return parts | {f"state_dict {name}": described(value) for name, value in core.state_dict().items()}
+
+
+def described(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.dtype, tuple(value.shape), value.tolist()
+    if isinstance(value, nn.Module):
+        return id(value)
+    if isinstance(value, dict):
+        return {str(key): described(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [described(item) for item in value]
+    if hasattr(value, "__dict__") and not callable(value):
+        return {key: described(item) for key, item in vars(value).items()}
+    return repr(value)
+
+
+@torch.no_grad()
+def check_arguments_are_left_alone(core: Core) -> None:
+    """Inputs, state, episode starts and decisions are read, never written to."""
+    for call in (example(core), example(core, steps=1)):
+        kept = copy.deepcopy(call)
+        core(*call)
+        assert_equal(call, kept)
+
+
+def check_gradients_reach(core: Core, beyond_features: frozenset[str] = frozenset()) -> None:
+    """Features and costs give every parameter a gradient, except those named; decisions give these theirs."""
+    call = example(core)
+    output = core(*call)
+    objective = output.features.square().sum() + (0 if output.cost is None else output.cost.sum())
+    objective = objective + sum(leaf.square().sum() for leaf in leaves(output.state) if leaf.requires_grad)
+    names, parameters = list(dict(core.named_parameters())), list(core.parameters())
+    if not parameters:
+        return
+    assert reached(names, parameters, objective) == set(names) - beyond_features
+    if beyond_features:
+        assert output.decision is not None
+        score = core(*call).decision.log_prob.square().sum()
+        assert beyond_features <= reached(names, parameters, score)
+
+
+def reached(names: list[str], parameters: list[Tensor], objective: Tensor) -> set[str]:
+    gradients = torch.autograd.grad(objective, parameters, allow_unused=True)
+    found = {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None and gradient.any()}
+    assert all(gradient.isfinite().all() for gradient in gradients if gradient is not None)
+    return found
+
+
+def check_gradients_are_right(core: Core) -> None:
+    """Gradients by inputs, state and parameters agree with finite differences (a float64 core of tiny size)."""
+    steps, lanes = 3, 2
+    call = example(core, steps, lanes)
+    call.episode_starts[:] = torch.tensor([[False, True], [True, False], [False, False]])
+    names = list(dict(core.named_parameters()))
+    # What is differentiable in the state: not a gaze, which is a place.
+    initial = map_state(lambda leaf: leaf.clone().requires_grad_(), call.state)
+    probe = core(call.inputs, initial, call.episode_starts, call.replay)
+    wanted = [leaf for leaf in leaves(initial)]
+    used = torch.autograd.grad(probe.features.sum(), wanted, allow_unused=True) if wanted and probe.features.requires_grad else []
+    inputs = [call.inputs.clone().requires_grad_()]
+    inputs += [leaf for leaf, gradient in zip(wanted, used, strict=True) if gradient is not None and gradient.any()]
+    parameters = [parameter.detach().clone().requires_grad_() for parameter in core.parameters()]
+    kept = [leaf for leaf in wanted if not any(leaf is one for one in inputs)]
+
+    def function(*arguments: Tensor) -> tuple[Tensor, ...]:
+        given, weights = arguments[: len(inputs)], arguments[len(inputs) :]
+        replaced = dict(zip(map(id, inputs[1:]), given[1:], strict=True)) | {id(leaf): leaf.detach() for leaf in kept}
+        state = map_state(lambda leaf: replaced[id(leaf)], initial)
+        call_arguments = (given[0], state, call.episode_starts, call.replay)
+        output = torch.func.functional_call(core, dict(zip(names, weights, strict=True)), call_arguments)
+        score = () if output.decision is None else (output.decision.log_prob, output.decision.entropy)
+        return tuple(leaf for leaf in (output.features, *score, *leaves(output.cost)) if leaf.requires_grad)
+
+    try:
+        torch.autograd.gradcheck(function, (*inputs, *parameters), eps=1e-6, atol=1e-5, rtol=1e-4)
+    except torch.autograd.gradcheck.GradcheckError as error:
+        raise AssertionError(str(error)) from error
+
+
+@torch.no_grad()
+def check_round_trip(make: MakeCore) -> None:
+    """All that makes a core what it is, is in its ``state_dict``; and two cores share nothing."""
+    first, second = make(), make()
+    call = example(first)
+    ours = {tensor.data_ptr() for tensor in first.state_dict().values()}
+    assert not ours & {tensor.data_ptr() for tensor in second.state_dict().values()}, "two cores share weights"
+    # Away from what every new core starts from.
+    for parameter in first.parameters():
+        parameter.add_(torch.randn_like(parameter) * 0.1)
+    second.load_state_dict({name: tensor.clone() for name, tensor in first.state_dict().items()})
+    assert_equal(second(*call), first(*call))
+
+
+@torch.no_grad()
+def check_shapes(core: Core) -> None:
+    """``[T, B, D]`` out, a batch-first state of the same structure, whatever ``T`` and ``B``, 1 included."""
+    for steps, lanes in ((T, B), (1, B), (T, 1), (1, 1)):
+        call = example(core, steps, lanes)
+        assert structure(core.initial_state(lanes)) == structure(call.state)
+        for arguments in (call, call._replace(replay=None)):
+            output = core(*arguments)
+            assert output.features.shape == (steps, lanes, core.features_dim)
+            assert structure(output.state) == structure(call.state)
+            assert all(leaf.shape[0] == lanes for leaf in leaves(output.state))
+            assert (output.decision is not None) == (core.decision_size > 0)
+            if output.decision is not None:
+                assert output.decision.value.shape == (steps, lanes, core.decision_size)
+                assert output.decision.log_prob.shape == output.decision.entropy.shape == (steps, lanes)
+            assert output.cost is None or output.cost.shape == (steps, lanes)
+            assert all(leaf.isfinite().all() for leaf in leaves(output))
+
+
+def check_replay(core: Core) -> None:
+    """Sampled decisions, replayed, give back features, state, log-probabilities and entropies."""
+    if not core.decision_size:
+        return
+    call = example(core)
+    sampled = core(*call[:3])
+    assert sampled.decision is not None
+    assert not sampled.decision.value.requires_grad
+    replayed = core(*call[:3], sampled.decision.value)
+    assert_equal(replayed, sampled, 1e-5)
+    likeliest = core(*call[:3], sampled.decision.value, True)
+    assert_equal(likeliest, replayed)
+    if core.trains_decisions:
+        assert replayed.decision.log_prob.requires_grad
+
+
+@torch.no_grad()
+def check_taps(core: Core) -> None:
+    """A recording changes no output, holds every step of every tap, and attention sums to one."""
+    call = example(core)
+    quiet = core(*call)
+    with recording() as taps:
+        recorded = core(*call)
+    assert_equal(recorded, quiet, 1e-6)
+    for name, kind in taps.kinds.items():
+        values = taps.stacked(name)
+        assert values.shape[:2] == (T, B), f"tap {name} has shape {list(values.shape)}"
+        if kind in (TapKind.MEMORY, TapKind.TIME, TapKind.SPACE):
+            assert (values >= 0).all(), f"tap {name} has negative weights"
+            axes = (-2, -1) if kind is TapKind.SPACE else (-1,)
+            torch.testing.assert_close(values.sum(axes), torch.ones_like(values.sum(axes)), rtol=0, atol=1e-5)
+        if kind is TapKind.GAZE:
+            assert values.shape[2:] == (2,)
+            assert (values.abs() <= 1).all()
+
+
+@torch.no_grad()
+def check_wrong_shapes_are_refused(core: Core) -> None:
+    """Inputs of another shape raise a ``ValueError`` that names the shape that was wanted and the one that came."""
+    call = example(core)
+    wanted = ", ".join(map(str, core.input_shape))
+    more = call.inputs.new_zeros(T, B, *(size + 2 for size in core.input_shape))
+    for wrong in (more, call.inputs.unsqueeze(-1), call.inputs[..., 0]):
+        try:
+            core(wrong, *call[1:])
+        except ValueError as error:
+            assert wanted in str(error), f"{error} does not name the wanted shape"
+            assert str(list(wrong.shape)) in str(error), f"{error} does not name the shape that came"
+        else:
+            raise AssertionError(f"inputs of shape {list(wrong.shape)} were taken")

@@ -1,0 +1,75 @@
+"""The table of cores: one row each, on which every check of tests/test_core_conformance.py runs. Sizes are distinct primes."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from saccade.policies import GRU, LSTM, CentreGaze, Core, FeedForward, LearnedGaze, RandomGaze, RecurrentGlimpse, Retina
+
+VECTOR = (11,)
+IMAGE = (3, 23, 29)
+
+
+class CoreRow(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        name: what the tests call it.
+        make: the core from an input shape.
+        input_shape: the shape of one input.
+        tiny: the same kind of core, small enough for finite differences.
+        tiny_shape: the shape of its input.
+        beyond_features: parameters that the features do not depend on differentiably: REINFORCE trains these, by the
+            log-probability and the entropy of the latent decisions.
+    """
+
+    name: str
+    make: Callable[[tuple[int, ...]], Core]
+    input_shape: tuple[int, ...]
+    tiny: Callable[[tuple[int, ...]], Core]
+    tiny_shape: tuple[int, ...]
+    beyond_features: frozenset[str] = frozenset()
+
+    def core(self) -> Core:
+        """A core for ``input_shape``."""
+        return self.make(self.input_shape)
+
+    def tiny_core(self) -> Core:
+        """A core for ``tiny_shape``, in float64."""
+        return self.tiny(self.tiny_shape).double()
+
+
+glimpse = partial(
+    RecurrentGlimpse, hidden_size=13, glimpse_size=17, pathway_size=19, retina=partial(Retina, patch_size=5, scales=2)
+)
+tiny_glimpse = partial(
+    RecurrentGlimpse, hidden_size=3, glimpse_size=5, pathway_size=7, retina=partial(Retina, patch_size=2, scales=2)
+)
+TINY_IMAGE = (1, 5, 7)
+GAZE_MEAN = frozenset({"gaze_policy.mean.weight", "gaze_policy.mean.bias"})
+
+
+def glimpse_row(name: str, beyond_features: frozenset[str] = frozenset(), **arguments: Callable[..., object]) -> CoreRow:
+    """A row for the recurrent glimpse with these arguments."""
+    make, tiny = partial(glimpse, **arguments), partial(tiny_glimpse, **arguments)  # type: ignore[arg-type]
+    return CoreRow(name, make, IMAGE, tiny, TINY_IMAGE, beyond_features)
+
+
+ROWS = [
+    CoreRow("feed forward", FeedForward, VECTOR, FeedForward, (3,)),
+    CoreRow("lstm", partial(LSTM, hidden_size=13), VECTOR, partial(LSTM, hidden_size=2), (3,)),
+    CoreRow(
+        "lstm, two layers",
+        partial(LSTM, hidden_size=13, n_layers=2),
+        VECTOR,
+        partial(LSTM, hidden_size=2, n_layers=2),
+        (3,),
+    ),
+    CoreRow("gru", partial(GRU, hidden_size=13), VECTOR, partial(GRU, hidden_size=2), (3,)),
+    glimpse_row("glimpse", GAZE_MEAN),
+    glimpse_row("glimpse, gru", GAZE_MEAN, memory=GRU),
+    glimpse_row("glimpse, sigma learned", GAZE_MEAN | {"gaze_policy.log_sigma"}, gaze=partial(LearnedGaze, learn_sigma=True)),
+    glimpse_row("glimpse, wide gaze", GAZE_MEAN, gaze=partial(LearnedGaze, sigma=0.5, detach=True)),
+    glimpse_row("glimpse, random gaze", gaze=RandomGaze),
+    glimpse_row("glimpse, centre gaze", gaze=CentreGaze),
+]
