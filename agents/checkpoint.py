@@ -53,9 +53,7 @@ class Checkpointed(BaseAlgorithm):
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
 
-    def save(  # type: ignore[override]
-        self, path: str | pathlib.Path | io.BufferedIOBase, exclude: object = None, include: object = None
-    ) -> None:
+    def save(self, path: str | pathlib.Path | io.BufferedIOBase, exclude: object = None, include: object = None) -> None:
         """Write everything needed to use the agent and to go on training it to ``path`` (``.zip`` is added if missing).
 
         A file at ``path`` stays whole until the new one is: written under a temporary name, flushed to disk, renamed.
@@ -119,7 +117,7 @@ class Checkpointed(BaseAlgorithm):
         if manifest["agent"] != name_of(cls):
             raise CheckpointError(f"this is a checkpoint of {manifest['agent']}, not of {name_of(cls)}")
         arguments = decode(manifest["arguments"], allowed_classes(allow)) | kwargs
-        model = cls(env=env, device=device, _init_setup_model=False, **arguments)
+        model = cls(env=env, device=device, _init_setup_model=False, **arguments)  # type: ignore[call-arg]
         observation_space, action_space = (decode_space(manifest[f"{name}_space"]) for name in ("observation", "action"))
         if model.env is not None:
             check_for_correct_spaces(model.env, observation_space, action_space)
@@ -127,9 +125,7 @@ class Checkpointed(BaseAlgorithm):
             model.observation_space, model.action_space, model.n_envs = observation_space, action_space, manifest["n_envs"]
         model._setup_model()
         model.policy.load_state_dict(load_tensors(members["policy.safetensors"]))
-        restore_optimizer(
-            model.policy.optimizer, load_tensors(members["optimizer.safetensors"]), manifest["optimizer_groups"]
-        )
+        restore_optimizer(model.policy.optimizer, load_tensors(members["optimizer.safetensors"]), manifest["optimizer_groups"])
         for name, value in manifest["counters"].items():
             if name in COUNTERS:
                 setattr(model, name, value)

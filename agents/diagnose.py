@@ -1,6 +1,7 @@
 """The lecture's habits, run in seconds: check shapes, look at the first loss and every gradient, overfit one tiny batch."""
 
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -67,7 +68,9 @@ def check_experience(batch: Rollout) -> Finding:
     seen = f"{rewards.numel()} steps in {batch.n_envs} lanes, {ends} episode ends, rewards {span(rewards)}"
     if not bool(rewards.any()):
         return Finding(
-            "experience", True, f"{seen}; no reward yet, so the fit below says little: raise agent.n_steps to see an episode's end"
+            "experience",
+            True,
+            f"{seen}; no reward yet, so the fit below says little: raise agent.n_steps to see an episode's end",
         )
     return Finding("experience", True, seen)
 
@@ -93,7 +96,7 @@ def check_replay(model: SequenceAlgorithm, batch: Rollout) -> Finding:
         state, apart, replay = batch.state, [], batch.replay()
         for t in range(len(batch.episode_starts)):
             core = policy.encode(
-                map_observations(lambda part, t=t: part[t : t + 1], batch.observations),
+                map_observations(itemgetter(slice(t, t + 1)), batch.observations),
                 state,
                 batch.episode_starts[t : t + 1],
                 None if replay is None else replay[t : t + 1],
@@ -113,7 +116,9 @@ def check_first_loss(first: LossTerms) -> Finding:
     if not torch.isfinite(first.loss):
         return Finding("first loss", False, f"is {loss}: some input or weight is not finite ({terms})")
     if abs(loss) > LARGE_LOSS:
-        return Finding("first loss", False, f"is {loss:.3g}, far from 0 ({terms}): scale rewards or observations (VecNormalize)")
+        return Finding(
+            "first loss", False, f"is {loss:.3g}, far from 0 ({terms}): scale rewards or observations (VecNormalize)"
+        )
     return Finding("first loss", True, f"{loss:.3g} ({terms})")
 
 
@@ -153,8 +158,8 @@ def check_overfit(model: SequenceAlgorithm, frozen: Callable[[], LossTerms]) -> 
     return Finding(
         "overfit",
         False,
-        f"{name} of one batch fell only from {start:.3g} to {final:.3g} in {OVERFIT_STEPS} steps: the policy does not see, or does "
-        "not remember, what tells these steps apart (a core with memory? a larger retina or network?)",
+        f"{name} of one batch fell only from {start:.3g} to {final:.3g} in {OVERFIT_STEPS} steps: the policy does not see, "
+        "or does not remember, what tells these steps apart (a core with memory? a larger retina or network?)",
     )
 
 

@@ -96,7 +96,7 @@ def find_class(name: str, classes: Mapping[str, type]) -> type:
     return classes[name]
 
 
-def encode_space(space: gym.Space) -> dict[str, Any]:
+def encode_space(space: gym.Space[Any]) -> dict[str, Any]:
     """A Gymnasium space as JSON.
 
     Raises:
@@ -123,7 +123,7 @@ def encode_space(space: gym.Space) -> dict[str, Any]:
     raise ManifestError(f"{space} cannot be stored in a checkpoint")
 
 
-def decode_space(data: Mapping[str, Any]) -> gym.Space:
+def decode_space(data: Mapping[str, Any]) -> gym.Space[Any]:
     """The inverse of :func:`encode_space`.
 
     Raises:

@@ -36,7 +36,7 @@ class PQN(SequenceAlgorithm):
         exploration_initial_eps: ε at the start; ``exploration_final_eps`` at the end.
         max_grad_norm: gradients are scaled down to this norm.
         reinforce: how the core's latent decisions (a gaze) are trained, for cores that take any.
-        sb3_kwargs: further arguments of SB3's ``BaseAlgorithm`` (``policy_kwargs``, ``tensorboard_log``, ``seed``, ``device`` ...).
+        sb3_kwargs: further arguments of SB3's ``BaseAlgorithm`` (``policy_kwargs``, ``tensorboard_log``, ``seed`` ...).
 
     Raises:
         ValueError: ``batch_size`` is not a multiple of ``n_steps``, or larger than a rollout.
@@ -44,7 +44,7 @@ class PQN(SequenceAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = Q_POLICIES
     supported_action_spaces = (gym.spaces.Discrete,)
-    policy: QPolicy  # type: ignore[assignment]
+    policy: QPolicy
 
     def __init__(
         self,
@@ -90,7 +90,10 @@ class PQN(SequenceAlgorithm):
 
     def explore(self, features: Tensor) -> Tensor:
         """ε-greedy actions."""
-        greedy = self.policy.head(features).q.argmax(dim=-1)
+        return self.exploration(self.policy.head(features).q.argmax(dim=-1))
+
+    def exploration(self, greedy: Tensor) -> Tensor:
+        """Each action kept, or with probability ε replaced by any."""
         random = torch.randint_like(greedy, int(self.action_space.n))  # type: ignore[attr-defined]
         return torch.where(torch.rand_like(greedy, dtype=torch.float) < self.exploration_rate, random, greedy)
 
@@ -154,9 +157,7 @@ class PQN(SequenceAlgorithm):
         """SB3's ``predict``; unless ``deterministic``, ε-greedy with the present ε as SB3's DQN does."""
         actions, state = self.policy.predict(observation, state, episode_start, deterministic)
         if not deterministic:
-            shape = np.shape(actions)
-            random = np.random.randint(int(self.action_space.n), size=shape)  # type: ignore[attr-defined]
-            actions = np.where(np.random.random(shape) < self.exploration_rate, random, actions)
+            actions = self.exploration(torch.as_tensor(actions)).numpy()
         return actions, state
 
 

@@ -1,5 +1,7 @@
 """A progress bar that shows returns."""
 
+from typing import NoReturn
+
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import safe_mean
 from tqdm import tqdm
@@ -10,7 +12,7 @@ class ProgressCallback(BaseCallback):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bar: tqdm | None = None
+        self.bar: tqdm[NoReturn] | None = None
 
     def _on_training_start(self) -> None:
         left = self.model._total_timesteps - self.model.num_timesteps

@@ -21,8 +21,8 @@ class ReinforceTerms(NamedTuple):
 class Reinforce:
     """How latent decisions are trained.
 
-    A decision taken after step ``t`` acts from step ``t + 1`` on, so its return is the agent's own return of step ``t`` less the
-    reward of step ``t``. At the last step of an episode it acts on nothing and is left out.
+    A decision taken after step ``t`` acts from step ``t + 1`` on, so its return is the agent's own return of step ``t``
+    less the reward of step ``t``. At the last step of an episode it acts on nothing and is left out.
 
     Attributes:
         coef: weight of the policy-gradient term beside the agent's loss.

@@ -40,15 +40,15 @@ class Rollout:
         cls,
         n_steps: int,
         n_envs: int,
-        observation_space: gym.Space,
-        action_space: gym.Space,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
         decision_size: int,
         state: State,
         device: torch.device,
     ) -> "Rollout":
         """Buffers for ``T = n_steps`` steps in ``B = n_envs`` lanes."""
 
-        def zeros(steps: int, space: gym.Space) -> Tensor:
+        def zeros(steps: int, space: gym.Space[Any]) -> Tensor:
             sample = torch.as_tensor(space.sample())
             return torch.zeros(steps, n_envs, *sample.shape, dtype=sample.dtype, device=device)
 

@@ -42,7 +42,7 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
 
     policy: CorePolicy
     rollout: Rollout
-    supported_action_spaces: ClassVar[tuple[type[gym.Space], ...]]
+    supported_action_spaces: ClassVar[tuple[type[gym.Space[Any]], ...]]
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
         return made
 
     def _to_tensor(self, observations: Any) -> Observations:
-        return obs_as_tensor(observations, self.device)  # type: ignore[return-value]
+        return obs_as_tensor(observations, self.device)
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback) -> bool:
         """Fill ``self.rollout``; false if a callback asked to stop.
@@ -153,18 +153,17 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
                 self._update_info_buffer(infos, dones)
                 rewards = rewards + self._truncation_bonus(infos, dones)
             rollout.rewards[t] = torch.as_tensor(rewards)
-            self._last_obs, self._last_episode_starts = new_obs, dones
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
         self._store(self.n_steps, self._to_tensor(self._last_obs))
         callback.on_rollout_end()
         return True
 
     def _store(self, t: int, observations: Observations) -> None:
         self.rollout.episode_starts[t] = torch.as_tensor(self._last_episode_starts)
-        if isinstance(observations, dict):
-            for key, part in observations.items():
-                self.rollout.observations[key][t] = part
-        else:
-            self.rollout.observations[t] = observations  # type: ignore[index]
+        stored = self.rollout.observations
+        for buffer, part in zip(parts(stored), parts(observations), strict=True):
+            buffer[t] = part
 
     def _truncation_bonus(self, infos: list[dict[str, Any]], dones: np.ndarray) -> np.ndarray:
         """``γ V(final observation)`` where an episode was cut short by a limit, else 0; ``[B]``."""
@@ -200,9 +199,7 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
         progress_bar: bool = False,
     ) -> T:
         """Train for at least ``total_timesteps`` environment steps; SB3's arguments, ``log_interval`` in updates."""
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-        )
+        total_timesteps, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         assert self.env is not None
         self.rollout = self.make_rollout()
         iteration = 0
@@ -232,3 +229,8 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
+
+
+def parts(observations: Observations) -> list[Tensor]:
+    """The tensors of an observation, in the order of its keys if it is a dictionary."""
+    return [observations[key] for key in sorted(observations)] if isinstance(observations, dict) else [observations]

@@ -94,7 +94,7 @@ class Core(nn.Module, ABC):
     @abstractmethod
     def step(
         self,
-        inputs: Float[Tensor, "B *input"] | Tensor,
+        inputs: Tensor,
         state: State,
         replay: Float[Tensor, "B K"] | None = None,
         deterministic: bool = False,
@@ -110,7 +110,7 @@ class Core(nn.Module, ABC):
 
     def unroll(
         self,
-        inputs: Float[Tensor, "T B *input"] | Tensor,
+        inputs: Tensor,
         state: State,
         episode_starts: Bool[Tensor, "T B"],
         replay: Float[Tensor, "T B K"] | None = None,
@@ -128,7 +128,7 @@ class Core(nn.Module, ABC):
 
     def forward(
         self,
-        inputs: Float[Tensor, "T B *input"] | Tensor,
+        inputs: Tensor,
         state: State,
         episode_starts: Bool[Tensor, "T B"],
         replay: Float[Tensor, "T B K"] | None = None,

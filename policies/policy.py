@@ -45,14 +45,14 @@ class CorePolicy(BasePolicy):
 
     def __init__(
         self,
-        observation_space: gym.Space,
-        action_space: gym.Space,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
         lr_schedule: Callable[[float], float],
         core_class: type[Core] = FeedForward,
         core_kwargs: dict[str, Any] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         features_extractor_kwargs: dict[str, Any] | None = None,
-        optimizer_class: type[torch.optim.Optimizer] = torch.optim.RAdam,
+        optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.RAdam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         torso_class = features_extractor_class or default_torso(observation_space, core_class.reads_image)
@@ -70,7 +70,7 @@ class CorePolicy(BasePolicy):
         # The learned baseline of REINFORCE, E[return | features], for cores that take latent decisions.
         self.baseline = stream(self.core.features_dim, 64, 1) if self.core.trains_decisions else None
         self.build_heads()
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def build_heads(self) -> None:
         """Make the heads; called once, before the optimiser is made, so that it trains them."""
@@ -137,7 +137,7 @@ class CorePolicy(BasePolicy):
             deterministic: the greedy action and the mean gaze.
 
         Returns:
-            actions (``[B]``, or one action for one observation), and the next state: a tree of NamedTuples of arrays ``[B, ...]``.
+            actions (``[B]``, or one action for one observation), and the next state: NamedTuples of arrays ``[B, ...]``.
         """
         self.set_training_mode(False)
         tensor, vectorized = self.obs_to_tensor(observation)
@@ -199,4 +199,3 @@ class QPolicy(CorePolicy):
     def choose(self, core: CoreOutput, deterministic: bool) -> Tensor:
         """The greedy action; exploration is the agent's."""
         return self.head(core.features).q.argmax(dim=-1)
-

@@ -85,7 +85,7 @@ class Recurrent(Core):
         """The fused network."""
 
     @abstractmethod
-    def run_cell(self, inputs: Tensor, leaves: Leaves, weights: list[Tensor]) -> Leaves:
+    def run_cell(self, inputs: Tensor, leaves: Leaves, weights: Sequence[Tensor]) -> Leaves:
         """One layer, one step: the layer's state leaves ``[B, H]``, hidden first, to the next."""
 
     @abstractmethod
@@ -137,7 +137,7 @@ class LSTM(Recurrent):
         """``torch.nn.LSTM``."""
         return nn.LSTM(input_size, self.hidden_size, self.n_layers)
 
-    def run_cell(self, inputs: Tensor, leaves: Leaves, weights: list[Tensor]) -> Leaves:
+    def run_cell(self, inputs: Tensor, leaves: Leaves, weights: Sequence[Tensor]) -> Leaves:
         """Hidden and cell after one step."""
         return torch.lstm_cell(inputs, leaves, *weights)
 
@@ -156,7 +156,7 @@ class GRU(Recurrent):
         """``torch.nn.GRU``."""
         return nn.GRU(input_size, self.hidden_size, self.n_layers)
 
-    def run_cell(self, inputs: Tensor, leaves: Leaves, weights: list[Tensor]) -> Leaves:
+    def run_cell(self, inputs: Tensor, leaves: Leaves, weights: Sequence[Tensor]) -> Leaves:
         """Hidden after one step."""
         return (torch.gru_cell(inputs, leaves[0], *weights),)
 

@@ -63,7 +63,7 @@ class Retina(nn.Module):
             images: ``[B, C, H, W]``; uint8 is read as 0 to 255 and scaled to 0 to 1, float is taken as it is.
             gaze: ``[B, 2]``, ``(x, y)``; clamped into ``[-1, 1]``.
         """
-        batch, channels, height, width = images.shape
+        channels, height, width = images.shape[1:]
         x, y = gaze.detach().clamp(-1, 1).unbind(-1)
         rows, rows_inside = self.lines(y, height)
         columns, columns_inside = self.lines(x, width)

@@ -1,6 +1,8 @@
 """Torsos: from observations to what a core reads. Each is an SB3 features extractor, and any SB3 one will do in its place."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -19,7 +21,7 @@ class Pixels(BaseFeaturesExtractor):
         ValueError: the observation space is not an image ``[C, H, W]``.
     """
 
-    def __init__(self, observation_space: gym.Space) -> None:
+    def __init__(self, observation_space: gym.Space[Any]) -> None:
         shape = observation_space.shape
         if not isinstance(observation_space, gym.spaces.Box) or shape is None or len(shape) != 3:
             raise ValueError(f"Pixels needs an image observation, Box [channels, height, width]; got {observation_space}")
@@ -39,11 +41,11 @@ class MLPTorso(BaseFeaturesExtractor):
         net_arch: width of every hidden layer; the last is the number of features.
     """
 
-    def __init__(self, observation_space: gym.Space, net_arch: Sequence[int] = (128,)) -> None:
+    def __init__(self, observation_space: gym.Space[Any], net_arch: Sequence[int] = (128,)) -> None:
         super().__init__(observation_space, features_dim=int(net_arch[-1]))
         widths = [get_flattened_obs_dim(observation_space), *net_arch]
         layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.ReLU()]
         self.network = nn.Sequential(*layers)
 
@@ -53,7 +55,7 @@ class MLPTorso(BaseFeaturesExtractor):
 
 
 class ConvTorso(BaseFeaturesExtractor):
-    """Two small convolutions and a layer-normalised linear layer: for grids too small for SB3's ``NatureCNN`` (below 36 pixels).
+    """Two small convolutions and a layer-normalised linear layer: for grids below ``NatureCNN``'s 36 pixels.
 
     Args:
         observation_space: an image ``[C, H, W]``.
@@ -61,9 +63,7 @@ class ConvTorso(BaseFeaturesExtractor):
         features_dim: ``D``.
     """
 
-    def __init__(
-        self, observation_space: gym.Space, channels: Sequence[int] = (16, 32), features_dim: int = 128
-    ) -> None:
+    def __init__(self, observation_space: gym.Space[Any], channels: Sequence[int] = (16, 32), features_dim: int = 128) -> None:
         super().__init__(observation_space, features_dim)
         assert observation_space.shape is not None
         first, second = channels
@@ -83,7 +83,7 @@ class ConvTorso(BaseFeaturesExtractor):
         return self.linear(self.convolutions(observations))
 
 
-def default_torso(observation_space: gym.Space, reads_image: bool) -> type[BaseFeaturesExtractor]:
+def default_torso(observation_space: gym.Space[Any], reads_image: bool) -> type[BaseFeaturesExtractor]:
     """The torso where none is named: the image itself for cores that look, convolutions for images, layers for vectors."""
     if reads_image:
         return Pixels

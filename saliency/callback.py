@@ -15,36 +15,38 @@ from saccade.policies.policy import QPolicy
 from saccade.policies.tap import TapKind
 from saccade.saliency.episode import Episode, play_episode, undisturbed
 from saccade.saliency.film import FilmError, dueling_film, film_strip, gaze_film
-from saccade.saliency.jacobian import DuelingMaps, episode_jacobian
+from saccade.saliency.jacobian import DuelingMaps, episode_jacobian, mean_magnitude
 from saccade.saliency.tensorboard import Encoded, encode_film, encode_picture, tensorboard_writer, write_image
 
 log = logging.getLogger(__name__)
 
 EXPECTED_FAILURES = (OSError, FilmError, gym.error.Error)
-"""What a picture may fail of without ending the training: a full disk, nothing to draw, a renderer that is not installed."""
+"""What may go wrong without ending the training: a full disk, nothing to draw, a renderer that is not installed."""
 
 
 class SaliencyCallback(BaseCallback):
     """Plays an episode at the start, every so many steps and at the end, and writes what the agent looked at.
 
-    TensorBoard gets ``saliency/film`` (the gaze's fields and path over the frames), ``saliency/dueling`` (|dV/dx| beside |dA/dx|),
-    each also as a strip (``saliency/film_strip``, ``saliency/dueling_strip``), and scalars (:func:`scalars`). Training goes on exactly
-    as it would have without: no random number is drawn, no gradient or mode changed.
+    TensorBoard gets ``saliency/film`` (the gaze's fields and path over the frames), ``saliency/dueling`` (|dV/dx|
+    beside |dA/dx|), each also as a strip (``saliency/film_strip``, ``saliency/dueling_strip``), and scalars
+    (:func:`scalars`). Training goes on exactly as it would have without: no random number is drawn, no gradient or mode
+    changed.
 
-    Frames are the observation where it is an image, else what the environment renders. Over the latter no maps are drawn, and where
-    there is neither nothing is; one line in the log says so.
+    Frames are the observation where it is an image, else what the environment renders. Over the latter no maps are
+    drawn, and where there is neither nothing is; one line in the log says so.
 
     Args:
-        make_env: makes the environment to play in, with the training environment's spaces and normalisation; called once.
+        make_env: makes the environment to play in, with the training environment's spaces and normalisation; called
+            once.
         every: timesteps from one look to the next, checked after each rollout.
         max_steps: an episode is left there if it has not ended before.
         folder: where the last look is also saved, as ``film.gif``, ``film_strip.png`` and so on; made if missing.
-        seed: of the environment before every episode, so that films show the same start; ``None`` for ever new ones, from
-            whatever seed ``make_env`` gave.
+        seed: of the environment before every episode, so that films show the same start; ``None`` for ever new ones,
+            from whatever seed ``make_env`` gave.
 
     Raises:
-        ValueError: ``every`` is below 1; or, when training starts, the policy has no dueling head, or the environment's spaces or
-            normalisation are not those of the training.
+        ValueError: ``every`` is below 1; or, when training starts, the policy has no dueling head, or the environment's
+            spaces or normalisation are not those of the training.
     """
 
     def __init__(
@@ -74,7 +76,8 @@ class SaliencyCallback(BaseCallback):
         self.policy = policy
         with undisturbed(policy):
             env = self.make_env()
-        if is_image_space(env.observation_space) and not is_image_space_channels_first(env.observation_space):
+        space = env.observation_space
+        if isinstance(space, gym.spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
             env = VecTransposeImage(env)
         check_for_correct_spaces(env, self.model.observation_space, self.model.action_space)
         if unwrap_vec_normalize(self.training_env) is not None and unwrap_vec_normalize(env) is None:
@@ -158,9 +161,9 @@ class SaliencyCallback(BaseCallback):
 def scalars(episode: Episode, maps: DuelingMaps) -> dict[str, float]:
     """An episode's saliency in numbers.
 
-    ``value_jacobian`` and ``advantage_jacobian`` are means of |dV/dx| and |dA/dx| over everything seen. For policies with a gaze,
-    ``gaze_move`` is the mean distance from one gaze to the next, in halves of the image, and ``gaze_outside`` the share of decisions
-    beyond the image's edge, where they are clamped.
+    ``value_jacobian`` and ``advantage_jacobian`` are means of |dV/dx| and |dA/dx| over everything seen. For policies
+    with a gaze, ``gaze_move`` is the mean distance from one gaze to the next, in halves of the image, and
+    ``gaze_outside`` the share of decisions beyond the image's edge, where they are clamped.
     """
     numbers = {
         name: mean_magnitude(leaves)

@@ -1,4 +1,6 @@
-"""What goes over a frame: the fields of a gaze, its path, a saliency map, words. Colours keep apart for the colour-blind.
+"""What goes over a frame: the fields of a gaze, its path, a saliency map, words.
+
+Blue, yellow and red are told apart by the colour-blind too.
 
 Shapes: ``T`` time, ``H W`` height and width in pixels of the observation, ``S`` fields of a retina.
 """
@@ -39,7 +41,8 @@ def field_boxes(
         width: of the image, in pixels.
 
     Returns:
-        left, top, right, bottom; the last two are the first column and row that are no longer covered. May lie beyond the image.
+        left, top, right, bottom; the last two are the first column and row that are no longer covered. May lie beyond
+        the image.
     """
     size = np.array([width, height], dtype=np.float32)
     pixels = np.round(np.array(fields, dtype=np.float32) * size / 2)

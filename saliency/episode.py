@@ -1,6 +1,7 @@
 """One episode of a trained agent, recorded: what it saw, did and expected, and what its mechanisms attended to.
 
-Shapes: ``T`` steps of the episode, ``A`` actions, ``K`` numbers in a latent decision, ``H W`` height and width of a frame.
+Shapes: ``T`` steps of the episode, ``A`` actions, ``K`` numbers in a latent decision, ``H W`` height and width of a
+    frame.
 """
 
 import random
@@ -50,7 +51,8 @@ class Episode:
         decisions: the core's latent decisions, for the step after; ``None`` for cores that take none.
         taps: by name, what the policy's mechanisms attended to.
         frames: pictures of what was seen; ``None`` where neither the observation nor the environment gives one.
-        frames_are_observations: a frame's pixels are the observation's, so that places in the one are places in the other.
+        frames_are_observations: a frame's pixels are the observation's, so that places in the one are places in the
+            other.
         finished: the episode ended by itself, not at the cap on steps.
     """
 
@@ -109,7 +111,8 @@ def play_episode(policy: QPolicy, env: VecEnv, max_steps: int = 256) -> Episode:
     rows: list[dict[str, Any]] = []
     pictures: list[Any] = []
     with undisturbed(policy), torch.no_grad(), recording() as taps:
-        observations, state = env.reset(), policy.initial_state(env.num_envs)
+        observations: Any = env.reset()
+        state = policy.initial_state(env.num_envs)
         starts, finished = np.ones(env.num_envs, dtype=np.bool_), False
         while len(rows) < max_steps and not finished:
             if rendered:

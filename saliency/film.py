@@ -50,8 +50,8 @@ def gaze_film(episode: Episode) -> Film:
 def dueling_film(episode: Episode, maps: DuelingMaps) -> Film:
     """``|dV/dx|`` beside ``|dA/dx|`` in red over the grey frames of an episode (Wang et al. 2016, figure 2).
 
-    Of several channels the largest derivative is shown. Each of the two has one scale for the whole film, stated above it:
-    full red is the film's largest derivative. Where the policy has a gaze, its fields are outlined.
+    Of several channels the largest derivative is shown. Each of the two has one scale for the whole film, stated above
+    it: full red is the film's largest derivative. Where the policy has a gaze, its fields are outlined.
 
     Raises:
         FilmError: the episode has no frames, or they are not its observations, so that maps do not lie over them.

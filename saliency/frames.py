@@ -22,9 +22,9 @@ def shows_image(space: gym.Space[Any]) -> bool:
 def observation_frames(observations: Any, space: gym.Space[Any]) -> UInt8[np.ndarray, "T H W 3"] | None:
     """Frames of image observations ``[T, C, H, W]``; ``None`` for other observations.
 
-    Three channels, or a multiple of three, are colours, any other number is grey; of a stack of frames the latest is shown.
-    Black and white are the bounds of the space; where the episode uses less than a quarter of them, or they are infinite, the
-    episode's own lowest and highest number.
+    Three channels, or a multiple of three, are colours, any other number is grey; of a stack of frames the latest is
+    shown. Black and white are the bounds of the space; where the episode uses less than a quarter of them, or they are
+    infinite, the episode's own lowest and highest number.
     """
     if not shows_image(space):
         return None

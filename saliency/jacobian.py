@@ -1,7 +1,7 @@
 """What moves the value, and what moves the advantage: the Jacobians of a dueling head with respect to what is seen.
 
-Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning", figure 2 (arXiv:1511.06581), where they are
-drawn as saliency maps after Simonyan et al. 2013 (arXiv:1312.6034).
+Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning", figure 2 (arXiv:1511.06581), where
+they are drawn as saliency maps after Simonyan et al. 2013 (arXiv:1312.6034).
 
 Shapes: ``T`` time, ``B`` batch, ``N`` steps, each of them a lane of its own, ``K`` numbers in a latent decision.
 """
@@ -21,7 +21,7 @@ from saccade.saliency.episode import Episode, undisturbed
 
 
 class DuelingMaps(NamedTuple):
-    """Signed, unscaled derivatives: ``value``, dV(s_t)/dx_t, and ``advantage``, dA(s_t, a_t)/dx_t, shaped like ``x``."""
+    """Signed and unscaled: ``value``, dV(s_t)/dx_t, and ``advantage``, dA(s_t, a_t)/dx_t, both shaped like ``x_t``."""
 
     value: Observations
     advantage: Observations
@@ -67,9 +67,10 @@ class Steps:
 
 @contextmanager
 def differentiable(policy: QPolicy) -> Iterator[None]:
-    """Gradients flow within the block, in evaluation mode and for cuDNN's recurrent networks too, which refuse them there.
+    """Gradients flow within the block, in evaluation mode.
 
-    PyTorch's own kernels stand in for cuDNN meanwhile. The policy and the random generators are left as they were.
+    PyTorch's own kernels stand in for cuDNN, whose recurrent networks refuse gradients in that mode. The policy and the
+    random generators are left as they were.
     """
     with (
         undisturbed(policy),
@@ -119,9 +120,10 @@ def dueling_jacobian(
 ) -> DuelingMaps:
     """``dV(s_t)/dx_t`` and ``dA(s_t, a_t)/dx_t`` at every step of a sequence, signed and in no way scaled.
 
-    ``x_t`` is the observation after preprocessing: images are floats from 0 to 1, so a map says by how much V or A would rise
-    for each unit of a pixel. The state before step ``t``, and with it the gaze, is held fixed: the maps show what the *present*
-    observation does, not what was remembered of earlier ones. Three things follow from the mathematics:
+    ``x_t`` is the observation after preprocessing: images are floats from 0 to 1, so a map says by how much V or A
+    would rise for each unit of a pixel. The state before step ``t``, and with it the gaze, is held fixed: the maps show
+    what the *present* observation does, not what was remembered of earlier ones. Three things follow from the
+    mathematics:
 
     - Outside a hard glimpse's fields the derivative is exactly zero: the network did not look there.
     - Where a max-pooled field holds several equal largest pixels, they share its derivative evenly.
@@ -163,10 +165,11 @@ def differentiate(policy: QPolicy, steps: Steps) -> DuelingMaps:
     return DuelingMaps(*maps)
 
 
-def difference(policy: QPolicy, steps: Steps, epsilon: float = 1e-5) -> DuelingMaps:
+def difference(policy: QPolicy, steps: Steps, epsilon: float = 1e-7) -> DuelingMaps:
     """The same derivatives by central differences, one input number after the other: slow, and the check on the others.
 
-    Needs a policy in double precision (``policy.double()``), or rounding hides what is compared.
+    Needs a policy in double precision (``policy.double()``), or rounding hides what is compared; then ``epsilon`` leaves
+    it seven digits, and is small enough for a rectifier to hardly ever lie between the two sides.
     """
     maps = DuelingMaps(*(map_observations(torch.zeros_like, steps.inputs) for _ in range(2)))
     keys: list[Any] = list(steps.inputs) if isinstance(steps.inputs, dict) else [...]
@@ -204,3 +207,9 @@ def episode_jacobian(policy: QPolicy, episode: Episode) -> DuelingMaps:
         None if episode.decisions is None else lane(episode.decisions),
     )
     return DuelingMaps(*(map_observations(lambda leaf: leaf[:, 0], leaves) for leaves in maps))
+
+
+def mean_magnitude(maps: Observations) -> float:
+    """The mean of all absolute derivatives."""
+    leaves = list(maps.values()) if isinstance(maps, dict) else [maps]
+    return float(torch.cat([leaf.abs().flatten() for leaf in leaves]).mean())

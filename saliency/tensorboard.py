@@ -1,17 +1,18 @@
 """Pictures and films as TensorBoard image summaries, checked before they are written.
 
-A film is an animated GIF, which TensorBoard's image tab plays. (``SummaryWriter.add_video``, which SB3's ``Video`` uses, writes an
-empty summary with moviepy 2.)
+A film is an animated GIF, which TensorBoard's image tab plays. (``SummaryWriter.add_video``, which SB3's ``Video``
+uses, writes an empty summary with moviepy 2.)
 """
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 from torch.utils.tensorboard import SummaryWriter
 
 from saccade.saliency.film import FilmError
@@ -53,7 +54,9 @@ def encode_picture(picture: UInt8[np.ndarray, "H W 3"]) -> Encoded:
 
 
 def check_film(data: bytes, pictures: int) -> None:
-    """Decode a GIF and count its pictures. Equal ones in a row are stored as one that is shown longer, and count in full.
+    """Decode a GIF and count its pictures.
+
+    Equal pictures in a row are stored as one that is shown longer, and count in full.
 
     Raises:
         FilmError: not a GIF, cut short, or of another number of pictures; says which.
@@ -77,13 +80,8 @@ def tensorboard_writer(logger: Logger) -> SummaryWriter | None:
 
 
 def write_image(writer: SummaryWriter, tag: str, image: Encoded, step: int) -> None:
-    """Write a picture or film as the image summary ``tag``, and flush.
-
-    Raises:
-        FilmError: the writer is closed.
-    """
-    if writer.file_writer is None:
-        raise FilmError(f"{tag} cannot be written: the TensorBoard writer is closed")
+    """Write a picture or film as the image summary ``tag``, and flush."""
     encoded = Summary.Image(height=image.height, width=image.width, colorspace=3, encoded_image_string=image.data)
-    writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
+    file_writer: Any = writer.file_writer
+    file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=encoded)]), step)
     writer.flush()

@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 
 import saccade.agents as agents
 from saccade.agents.checkpoint import CheckpointError
 from saccade.agents.manifest import ManifestError, allowed_classes, name_of
+from saccade.agents.sequence import SequenceAlgorithm
 from saccade.envs import CannotMakeEnvironment, make_vec_env
 from saccade.scripts.command import UserError
 
-AGENTS: dict[str, type[BaseAlgorithm]] = {name_of(agents.PQN): agents.PQN}
+AGENTS: dict[str, type[SequenceAlgorithm]] = {name_of(agents.PQN): agents.PQN}
 
 
 def targets(cfg: Any) -> Iterator[str]:
@@ -80,23 +81,27 @@ def policy_kwargs(cfg: DictConfig) -> dict[str, Any]:
     return kwargs
 
 
-def make_agent(cfg: DictConfig, env: VecEnv) -> BaseAlgorithm:
+def make_agent(cfg: DictConfig, env: VecEnv) -> SequenceAlgorithm:
     """The agent of ``cfg.agent`` with the policy of ``cfg.policy``, ready to learn in ``env``.
 
     Raises:
         UserError: a value is out of its range, or the policy cannot read what the environment shows.
     """
     make = build(cfg.agent)
-    try:
-        model: BaseAlgorithm = make(
-            "CorePolicy", env, policy_kwargs=policy_kwargs(cfg), seed=cfg.seed, device=cfg.device
+    kwargs = policy_kwargs(cfg)
+    if kwargs["core_class"].reads_image and not is_image_space(env.observation_space, check_channels=False):
+        raise UserError(
+            f"{kwargs['core_class'].__name__} looks at images, and {cfg.env.id} shows {env.observation_space}; "
+            "policy=lstm, gru or mlp reads vectors"
         )
+    try:
+        model: SequenceAlgorithm = make("CorePolicy", env, policy_kwargs=kwargs, seed=cfg.seed, device=cfg.device)
     except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"{cfg.env.id} and this agent or policy do not fit: {error}") from error
+        raise UserError(f"cannot build this agent for {cfg.env.id}: {error}") from error
     return model
 
 
-def load_agent(cfg: DictConfig, path: Path) -> BaseAlgorithm:
+def load_agent(cfg: DictConfig, path: Path) -> SequenceAlgorithm:
     """The agent that ``cfg`` describes, with the weights of a checkpoint.
 
     Raises:

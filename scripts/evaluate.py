@@ -96,6 +96,7 @@ def evaluate(
         model, env, episodes, deterministic=deterministic, callback=note_success, return_episode_rewards=True
     )
     env.close()
+    assert isinstance(rewards, list)
     return Evaluation(
         mean_reward=float(np.mean(rewards)),
         std_reward=float(np.std(rewards)),

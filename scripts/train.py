@@ -8,6 +8,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from saccade.agents import InvalidExperienceError
@@ -30,12 +31,12 @@ def train(cfg: DictConfig) -> None:
         UserError: something in the config cannot be done.
         KeyboardInterrupt: Ctrl-C, after the files are finished.
     """
-    choices = HydraConfig.get().runtime.choices
+    choices = dict(HydraConfig.get().runtime.choices)
     drop_foreign_kwargs(cfg, HydraConfig.get().overrides.task)
     set_threads(cfg)
     env = make_env(cfg)
     model = make_agent(cfg, env)
-    name = cfg.name or default_name(choices.agent, choices.policy, cfg.env.id, cfg.seed)
+    name = cfg.name or default_name(choices["agent"], choices["policy"], cfg.env.id, cfg.seed)
     folder = reserve_run_folder(cfg.runs, name)
     OmegaConf.save(cfg, folder / CONFIG)
     model.set_logger(Logger(str(folder), [TensorBoardOutputFormat(str(folder)), MetricsWriter(folder / METRICS)]))
@@ -57,15 +58,13 @@ def train(cfg: DictConfig) -> None:
 
 def learn(cfg: DictConfig, model: BaseAlgorithm, folder: Path) -> None:
     """The training itself, with films at intervals."""
-    callbacks = []
+    callbacks: list[BaseCallback] = []
     if cfg.saliency.every:
         make = lambda: make_env(cfg, n_envs=1, seed=cfg.seed + 10_000)  # noqa: E731
         callbacks.append(
             SaliencyCallback(make, every=cfg.saliency.every, max_steps=cfg.saliency.max_steps, folder=folder / "films")
         )
-    model.learn(
-        cfg.total_timesteps, callback=callbacks, log_interval=cfg.log_interval, progress_bar=cfg.progress_bar
-    )
+    model.learn(cfg.total_timesteps, callback=callbacks, log_interval=cfg.log_interval, progress_bar=cfg.progress_bar)
 
 
 def report(cfg: DictConfig, model: BaseAlgorithm, folder: Path, wall_seconds: float) -> None:

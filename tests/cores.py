@@ -69,7 +69,7 @@ ROWS = [
     glimpse_row("glimpse", GAZE_MEAN),
     glimpse_row("glimpse, gru", GAZE_MEAN, memory=GRU),
     glimpse_row("glimpse, sigma learned", GAZE_MEAN | {"gaze_policy.log_sigma"}, gaze=partial(LearnedGaze, learn_sigma=True)),
-    glimpse_row("glimpse, wide gaze", GAZE_MEAN, gaze=partial(LearnedGaze, sigma=0.5, detach=True)),
+    glimpse_row("glimpse, wide gaze", GAZE_MEAN, gaze=partial(LearnedGaze, sigma=0.5)),
     glimpse_row("glimpse, random gaze", gaze=RandomGaze),
     glimpse_row("glimpse, centre gaze", gaze=CentreGaze),
 ]
