@@ -19,6 +19,9 @@ from saccade.agents.sequence import SequenceAlgorithm
 from saccade.agents.update import LossTerms, Updater
 from saccade.policies import Q_POLICIES, QPolicy
 
+MINIBATCH = 512
+"""Transitions in a minibatch, less what does not fill a sequence, where no ``batch_size`` is named."""
+
 
 class PQN(SequenceAlgorithm):
     """Q(λ) on whole sequences from parallel environments; layer normalisation in the networks keeps it stable.
@@ -28,7 +31,7 @@ class PQN(SequenceAlgorithm):
         env: a Gymnasium environment, its id, or a ``VecEnv``.
         learning_rate: a number, or a function of the remaining progress (1 to 0).
         n_steps: ``T``, steps in every environment between updates.
-        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: a quarter of a rollout.
+        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: as many as ``MINIBATCH`` holds.
         n_epochs: passes over every rollout.
         gamma: discount factor.
         q_lambda: ``λ`` of the targets.
@@ -168,7 +171,7 @@ def lanes_in_minibatch(batch_size: int | None, n_steps: int, n_envs: int) -> int
         ValueError: ``batch_size`` does not divide the rollout into whole sequences; names the nearest sizes that do.
     """
     if batch_size is None:
-        return -(-n_envs // 4)
+        return min(n_envs, max(1, MINIBATCH // n_steps))
     lanes, rest = divmod(batch_size, n_steps)
     if rest or lanes < 1 or n_envs % lanes:
         valid = [n_steps * lanes for lanes in range(1, n_envs + 1) if n_envs % lanes == 0]

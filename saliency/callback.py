@@ -1,7 +1,7 @@
 """Looks at the agent while it trains: at intervals, one episode as a film in TensorBoard."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, sync_env
 from saccade.policies.policy import QPolicy
 from saccade.policies.tap import TapKind
 from saccade.saliency.episode import Episode, play_episode, undisturbed
-from saccade.saliency.film import FilmError, dueling_film, film_strip, gaze_film
+from saccade.saliency.film import Film, FilmError, dueling_film, film_strip, gaze_film
 from saccade.saliency.jacobian import DuelingMaps, episode_jacobian, mean_magnitude
 from saccade.saliency.tensorboard import Encoded, encode_film, encode_picture, tensorboard_writer, write_image
 
@@ -45,8 +45,8 @@ class SaliencyCallback(BaseCallback):
             from whatever seed ``make_env`` gave.
 
     Raises:
-        ValueError: ``every`` is below 1; or, when training starts, the policy has no dueling head, or the environment's
-            spaces or normalisation are not those of the training.
+        ValueError: ``every`` or ``max_steps`` is below 1; or, when training starts, the policy has no dueling head, or the
+            environment's spaces or normalisation are not those of the training.
     """
 
     def __init__(
@@ -60,6 +60,8 @@ class SaliencyCallback(BaseCallback):
         super().__init__()
         if every < 1:
             raise ValueError(f"every must be at least 1 timestep; got {every}")
+        if max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1; got {max_steps}")
         self.make_env = make_env
         self.every = every
         self.max_steps = max_steps
@@ -120,42 +122,37 @@ class SaliencyCallback(BaseCallback):
             maps = episode_jacobian(self.policy, episode)
             for name, value in scalars(episode, maps).items():
                 self.logger.record(f"saliency/{name}", value)
-            for name, image in self.images(episode, maps).items():
-                self.write(name, image)
+            for name, film in self.films(episode, maps):
+                self.write(f"{name}.gif", encode_film(film))
+                self.write(f"{name}_strip.png", encode_picture(film_strip(film)))
         except EXPECTED_FAILURES as error:
-            self.say_once(logging.WARNING, f"no saliency film: {type(error).__name__}: {error}")
+            self.say_once(f"no saliency film: {type(error).__name__}: {error}")
 
-    def images(self, episode: Episode, maps: DuelingMaps) -> dict[str, Encoded]:
-        """Every picture and film that can be drawn of an episode, by name."""
+    def films(self, episode: Episode, maps: DuelingMaps) -> Iterator[tuple[str, Film]]:
+        """Every film that can be drawn of an episode, by name."""
         if episode.frames is None:
-            self.say_once(
-                logging.WARNING, "no saliency films: observations are no images and the environment renders none"
-            )
-            return {}
-        films = {"film": gaze_film(episode)}
+            self.say_once("no saliency films: observations are no images and the environment renders none")
+            return
+        yield "film", gaze_film(episode)
         if episode.frames_are_observations:
-            films["dueling"] = dueling_film(episode, maps)
+            yield "dueling", dueling_film(episode, maps)
         else:
-            self.say_once(
-                logging.WARNING, "no dueling films: value and advantage maps need image observations to lie over"
-            )
-        strips = {f"{name}_strip": encode_picture(film_strip(film)) for name, film in films.items()}
-        return {name: encode_film(film) for name, film in films.items()} | strips
+            self.say_once("no dueling films: value and advantage maps need image observations to lie over")
 
-    def write(self, name: str, image: Encoded) -> None:
+    def write(self, filename: str, image: Encoded) -> None:
         """To TensorBoard and to the folder, as far as there are any."""
         writer = tensorboard_writer(self.logger)
         if writer is not None:
-            write_image(writer, f"saliency/{name}", image, self.num_timesteps)
+            write_image(writer, f"saliency/{Path(filename).stem}", image, self.num_timesteps)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / f"{name}.{'png' if name.endswith('_strip') else 'gif'}").write_bytes(image.data)
+            (self.folder / filename).write_bytes(image.data)
 
-    def say_once(self, level: int, message: str) -> None:
-        """Log a message the first time only."""
+    def say_once(self, message: str) -> None:
+        """Log a warning the first time only."""
         if message not in self._said:
             self._said.add(message)
-            log.log(level, message)
+            log.warning(message)
 
 
 def scalars(episode: Episode, maps: DuelingMaps) -> dict[str, float]:
@@ -166,8 +163,7 @@ def scalars(episode: Episode, maps: DuelingMaps) -> dict[str, float]:
     ``gaze_outside`` the share of decisions beyond the image's edge, where they are clamped.
     """
     numbers = {
-        name: mean_magnitude(leaves)
-        for name, leaves in zip(("value_jacobian", "advantage_jacobian"), maps, strict=True)
+        name: mean_magnitude(leaves) for name, leaves in zip(("value_jacobian", "advantage_jacobian"), maps, strict=True)
     }
     gazes = [record.values for record in episode.taps.values() if record.kind is TapKind.GAZE]
     if gazes and len(episode) > 1:

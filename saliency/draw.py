@@ -67,9 +67,7 @@ def draw_fields(draw: ImageDraw.ImageDraw, boxes: Int[np.ndarray, "S 4"], factor
         draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=2)
 
 
-def draw_path(
-    draw: ImageDraw.ImageDraw, gazes: Float[np.ndarray, "T 2"], size: tuple[float, float], margin: int
-) -> None:
+def draw_path(draw: ImageDraw.ImageDraw, gazes: Float[np.ndarray, "T 2"], size: tuple[int, int], margin: int) -> None:
     """Where the last gazes were, from dim to the bright dot of the present one.
 
     Args:

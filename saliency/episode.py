@@ -140,8 +140,7 @@ def play_episode(policy: QPolicy, env: VecEnv, max_steps: int = 256) -> Episode:
     return Episode(
         **columns,
         taps={
-            name: TapRecord(kind, taps.stacked(name)[:, 0].cpu().numpy(), taps.notes[name])
-            for name, kind in taps.kinds.items()
+            name: TapRecord(kind, taps.stacked(name)[:, 0].cpu().numpy(), taps.notes[name]) for name, kind in taps.kinds.items()
         },
         frames=frames,
         frames_are_observations=shows_image(policy.observation_space),

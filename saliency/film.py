@@ -51,10 +51,11 @@ def dueling_film(episode: Episode, maps: DuelingMaps) -> Film:
     """``|dV/dx|`` beside ``|dA/dx|`` in red over the grey frames of an episode (Wang et al. 2016, figure 2).
 
     Of several channels the largest derivative is shown. Each of the two has one scale for the whole film, stated above
-    it: full red is the film's largest derivative. Where the policy has a gaze, its fields are outlined.
+    it (:func:`full_red`). Where the policy has a gaze, its fields are outlined.
 
     Raises:
-        FilmError: the episode has no frames, or they are not its observations, so that maps do not lie over them.
+        FilmError: the episode has no frames, or they are not its observations, so that maps do not lie over them; or a
+            derivative is not finite.
     """
     if not episode.frames_are_observations:
         raise FilmError("value and advantage maps can be drawn over image observations only")
@@ -63,9 +64,11 @@ def dueling_film(episode: Episode, maps: DuelingMaps) -> Film:
     halves = []
     for name, signed in (("V", maps.value), ("A", maps.advantage)):
         strength = magnitude(signed)
-        largest = float(strength.max())
-        red = enlarge(strength / largest) if largest > 0 else np.zeros(frames.shape[:3], dtype=np.float32)
-        title = f"|d{name}/dx|   full red {largest:.3g}"
+        if not np.isfinite(strength).all():
+            raise FilmError(f"d{name}/dx is not finite at step {int(np.argwhere(~np.isfinite(strength))[0, 0])}")
+        full = full_red(strength)
+        red = enlarge((strength / full).clip(0, 1))
+        title = f"|d{name}/dx|   full red from {full:.3g}"
         half = []
         for t, frame in enumerate(frames):
             picture = matted(overlay(frame, red[t]), 2)
@@ -114,6 +117,12 @@ def magnitude(maps: Any) -> Float32[np.ndarray, "T H W"]:
     """Absolute derivatives, the largest over the channels of ``[T, C, H, W]``."""
     assert isinstance(maps, torch.Tensor)
     return maps.detach().abs().amax(dim=1).float().cpu().numpy()
+
+
+def full_red(strength: Float32[np.ndarray, "T H W"]) -> float:
+    """The derivative from which a film is fully red: 0.5 % of those that are not zero exceed it, lest one outlier dims all."""
+    shown = strength[strength > 0]
+    return float(np.quantile(shown, 0.995, method="higher")) if shown.size else 1.0
 
 
 def strip_steps(count: int, most: int = 12) -> Int[np.ndarray, " n"]:

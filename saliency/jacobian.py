@@ -168,8 +168,8 @@ def differentiate(policy: QPolicy, steps: Steps) -> DuelingMaps:
 def difference(policy: QPolicy, steps: Steps, epsilon: float = 1e-7) -> DuelingMaps:
     """The same derivatives by central differences, one input number after the other: slow, and the check on the others.
 
-    Needs a policy in double precision (``policy.double()``), or rounding hides what is compared; then ``epsilon`` leaves
-    it seven digits, and is small enough for a rectifier to hardly ever lie between the two sides.
+    Needs a policy in double precision (``policy.double()``), or rounding hides what is compared; ``epsilon`` then leaves
+    seven digits, and is small enough for a rectifier to hardly ever lie between the two sides.
     """
     maps = DuelingMaps(*(map_observations(torch.zeros_like, steps.inputs) for _ in range(2)))
     keys: list[Any] = list(steps.inputs) if isinstance(steps.inputs, dict) else [...]

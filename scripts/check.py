@@ -24,7 +24,7 @@ def check(cfg: DictConfig) -> None:
     """
     drop_foreign_kwargs(cfg, HydraConfig.get().overrides.task)
     set_threads(cfg)
-    env = make_env(cfg, n_envs=min(cfg.env.n_envs, cfg.lanes))
+    env = make_env(cfg)
     model = make_agent(cfg, env)
     wrong = 0
     for finding in diagnose(model):

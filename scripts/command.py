@@ -7,6 +7,7 @@ from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_module
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -14,20 +15,31 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from saccade.scripts import schema
+
 CONFIGS = "saccade.conf"
+schema.register()
 
 
 class UserError(Exception):
     """Something the user asked for cannot be done; the message says what, and what could be."""
 
+    status = 2
+
+
+class RunError(UserError):
+    """A run that had started could not go on."""
+
+    status = 1
+
 
 def run_command(job: Callable[[DictConfig], None], config_name: str, arguments: Sequence[str]) -> None:
     """Check the overrides, then hand over to Hydra, which knows ``--multirun``, ``--cfg``, ``--help`` and completion.
 
-    Exits with 2 on bad input, with 130 on Ctrl-C.
+    Exits with 2 on bad input, with 1 where a run had to stop, with 130 on Ctrl-C.
     """
     try:
-        check_overrides(config_name, [text for text in arguments if not text.startswith("-")])
+        check_overrides(config_name, get_args_parser().parse_args(list(arguments)).overrides)
     except UserError as error:
         fail(error)
 
@@ -44,9 +56,9 @@ def run_command(job: Callable[[DictConfig], None], config_name: str, arguments: 
 
 
 def fail(error: UserError) -> None:
-    """Say what is wrong and exit with 2."""
+    """Say what is wrong and exit with the error's status."""
     print(f"saccade: {error}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(error.status)
 
 
 def check_overrides(config_name: str, overrides: Sequence[str]) -> None:
@@ -127,5 +139,6 @@ def nearest(name: str, valid: Sequence[str]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message, or of what caused it, which is where Hydra's errors say why."""
+    why = error.__cause__ or error
+    return (str(why).splitlines() or [type(why).__name__])[0]

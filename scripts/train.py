@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from saccade.agents import InvalidExperienceError
 from saccade.saliency import SaliencyCallback
 from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set_threads
-from saccade.scripts.command import UserError, run_command
+from saccade.scripts.command import RunError, run_command
 from saccade.scripts.evaluate import evaluate, write_evaluation
 from saccade.scripts.run_folder import CHECKPOINT, CONFIG, METRICS, MetricsWriter, default_name, reserve_run_folder
 
@@ -29,6 +29,7 @@ def train(cfg: DictConfig) -> None:
 
     Raises:
         UserError: something in the config cannot be done.
+        RunError: an environment returned what cannot be learned from.
         KeyboardInterrupt: Ctrl-C, after the files are finished.
     """
     choices = dict(HydraConfig.get().runtime.choices)
@@ -45,7 +46,7 @@ def train(cfg: DictConfig) -> None:
     try:
         learn(cfg, model, folder)
     except InvalidExperienceError as error:
-        raise UserError(f"{error}\nstopped before the update that would have used it; the run lies in {folder}") from error
+        raise RunError(f"{error}\nstopped before the update that would have used it; the run lies in {folder}") from error
     except KeyboardInterrupt:
         print(f"\ninterrupted at step {model.num_timesteps}; the run lies in {folder}", flush=True)
         raise

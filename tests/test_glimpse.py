@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import torch
-from torch import nn
 from torch.distributions import Normal
 
 from saccade.policies import (
@@ -200,11 +199,6 @@ def test_a_cheap_gaze_has_nothing_to_train() -> None:
     assert make().trains_decisions
     assert not make(gaze=RandomGaze).trains_decisions
     assert not make(gaze=CentreGaze).trains_decisions
-
-
-def test_each_glimpse_core_has_its_own_parts() -> None:
-    modules = [set(map(id, nn.ModuleList([make()]).modules())) for _ in range(2)]
-    assert not modules[0] & modules[1]
 
 
 def test_the_cost_of_looking_does_not_grow_with_the_image() -> None:

@@ -73,8 +73,6 @@ def test_x_is_across_and_y_is_down() -> None:
 def test_outside_the_image_is_zero_even_where_everything_inside_is_bright() -> None:
     images = torch.full((len(GAZES), 2, 5, 7), 3.0)
     patches = Retina(patch_size=4, scales=3, growth=2, pooling="mean")(images, GAZES)
-    far = Retina(patch_size=2, scales=1)(images[:1] * 0 + 3, torch.tensor([[1.0, 1.0]]))
-    assert far.flatten().tolist() == [3, 3, 3, 3] or 0 in far.flatten().tolist()
     # At the corner of the image three quarters of an even field lie outside.
     corner = Retina(patch_size=4, scales=1)(images[:1], torch.tensor([[-1.0, -1.0]]))[0, 0, 0]
     assert corner.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 3, 3], [0, 0, 3, 3]]
@@ -121,7 +119,7 @@ def test_neighbouring_pixels_are_never_torn_apart(size: int, patch: int) -> None
 
 def test_neighbouring_gazes_move_by_whole_pixels_only_forwards() -> None:
     columns = torch.arange(24.0).expand(1, 1, 24, 24)
-    gaze = torch.linspace(-1, 1, 2001)
+    gaze = torch.arange(-1000, 1001) / 1000
     seen = Retina(patch_size=1, scales=1)(columns.expand(2001, 1, 24, 24), torch.stack([gaze, 0 * gaze], 1)).flatten()
     assert seen[1000] == 12
     assert set((seen[1:-1] - seen[:-2]).tolist()) <= {0.0, 1.0}

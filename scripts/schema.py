@@ -1,0 +1,60 @@
+"""The types of the main configs' values, so that Hydra refuses a word where a number belongs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class EvaluationConfig:
+    """The evaluation after training."""
+
+    episodes: int = MISSING
+    n_envs: int = MISSING
+
+
+@dataclass
+class SaliencyConfig:
+    """Films during training."""
+
+    every: int = MISSING
+    max_steps: int = MISSING
+
+
+@dataclass
+class TrainConfig:
+    """``conf/train.yaml`` without its groups, whose schema is the signatures of the classes that they name."""
+
+    agent: Any = MISSING
+    policy: Any = MISSING
+    env: Any = MISSING
+    total_timesteps: int = MISSING
+    seed: int = MISSING
+    name: str | None = None
+    runs: str = MISSING
+    device: str = MISSING
+    threads: int = MISSING
+    progress_bar: bool = MISSING
+    log_interval: int = MISSING
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    saliency: SaliencyConfig = field(default_factory=SaliencyConfig)
+
+
+@dataclass
+class EvaluateConfig:
+    """``conf/evaluate.yaml``."""
+
+    run: str | None = None
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = MISSING
+    deterministic: bool = MISSING
+
+
+def register() -> None:
+    """Make the schemas known to Hydra under the names that the configs' defaults lists use."""
+    store = ConfigStore.instance()
+    for name, node in {"train": TrainConfig, "evaluate": EvaluateConfig}.items():
+        store.store(name=f"{name}_schema", node=node)

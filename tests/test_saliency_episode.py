@@ -1,0 +1,136 @@
+"""Playing an episode to look at: what is recorded, and what is left alone."""
+
+import random
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.vec_env import VecEnvWrapper
+
+from saccade.envs import Catch, ProbeMemory, TaskVecEnv
+from saccade.policies import LSTM, FeedForward, QPolicy, RandomGaze, RecurrentGlimpse, Retina, TapKind
+from saccade.saliency import episode_jacobian, gaze_film, play_episode
+
+GLIMPSE = {"retina": partial(Retina, 3, 2), "hidden_size": 17, "glimpse_size": 19, "pathway_size": 5}
+HEIGHT, WIDTH = 7, 5
+
+
+def catch(lanes: int = 1, seed: int = 0) -> TaskVecEnv:
+    env = TaskVecEnv(Catch(lanes, height=HEIGHT, width=WIDTH))
+    env.seed(seed)
+    return env
+
+
+def make_policy(env: Any, core_class: Any, **core_kwargs: Any) -> QPolicy:
+    return QPolicy(env.observation_space, env.action_space, lambda _: 1e-3, core_class=core_class, core_kwargs=core_kwargs)
+
+
+def test_an_episode_is_what_the_policy_saw_and_did() -> None:
+    env = catch()
+    policy = make_policy(env, RecurrentGlimpse, **GLIMPSE)
+    episode = play_episode(policy, env)
+    assert len(episode) == HEIGHT - 1 and episode.finished
+    assert episode.episode_starts.tolist() == [True] + [False] * (len(episode) - 1)
+    assert episode.frames is not None and episode.frames_are_observations
+    assert (episode.frames == episode.observations.transpose(0, 2, 3, 1)).all()
+    for t in range(len(episode)):  # the ball falls a row each step
+        assert episode.observations[t, 0, t].any()
+
+    lanes = torch.as_tensor(episode.observations)[:, None]
+    starts = torch.as_tensor(episode.episode_starts)[:, None]
+    assert episode.decisions is not None
+    head = policy(lanes, policy.initial_state(1), starts, torch.as_tensor(episode.decisions)[:, None]).head
+    np.testing.assert_allclose(head.value[:, 0, 0].detach(), episode.values, atol=1e-5)
+    np.testing.assert_allclose(head.advantage[:, 0].detach(), episode.advantages, atol=1e-5)
+    assert (episode.advantages.argmax(axis=1) == episode.actions).all()
+    assert np.abs(episode.advantages.mean(axis=1)).max() < 1e-6
+
+    gaze = episode.taps["gaze"]
+    assert gaze.kind is TapKind.GAZE
+    assert not gaze.values[0].any()
+    np.testing.assert_array_equal(gaze.values[1:], episode.decisions[:-1].clip(-1, 1))
+
+
+def test_the_same_seed_gives_the_same_episode() -> None:
+    policy = make_policy(catch(), LSTM, hidden_size=13)
+    episodes = [play_episode(policy, catch(seed=seed)) for seed in (3, 3, 4, 5, 6)]
+    assert (episodes[0].observations == episodes[1].observations).all()
+    assert any((episodes[0].observations != other.observations).any() for other in episodes[2:])
+
+
+def test_lane_0_of_many_is_recorded() -> None:
+    env = catch(lanes=3)
+    policy = make_policy(env, LSTM, hidden_size=13)
+    first = env.reset()[0]
+    env.seed(0)
+    episode = play_episode(policy, env)
+    assert (episode.observations[0] == first).all()
+    assert len(episode) == HEIGHT - 1
+
+
+def test_an_episode_is_left_at_the_cap() -> None:
+    env = catch()
+    episode = play_episode(make_policy(env, FeedForward), env, max_steps=3)
+    assert len(episode) == 3 and not episode.finished
+    with pytest.raises(ValueError, match="max_steps must be at least 1; got 0"):
+        play_episode(make_policy(env, FeedForward), env, max_steps=0)
+
+
+class GlobalNoise(VecEnvWrapper):
+    """Draws from every global generator, as environments do."""
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        random.random()
+        np.random.random()  # noqa: NPY002
+        torch.rand(1)
+        return self.venv.step_wait()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_leaves_the_policy_and_the_generators_alone(training: bool) -> None:
+    env = GlobalNoise(catch())
+    policy = make_policy(env, RecurrentGlimpse, gaze=RandomGaze, **GLIMPSE)
+    policy.set_training_mode(training)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    weights = {name: parameter.clone() for name, parameter in policy.state_dict().items()}
+    episode = play_episode(policy, env)
+    episode_jacobian(policy, episode)
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    assert before == after
+    assert {module.training for module in policy.modules()} == {training}
+    assert all(parameter.grad is None for parameter in policy.parameters())
+    assert all(torch.equal(parameter, weights[name]) for name, parameter in policy.state_dict().items())
+
+
+def test_the_jacobian_of_an_episode_is_at_the_gazes_that_were_taken() -> None:
+    """A random gaze chosen again would see, and so depend on, other pixels."""
+    env = TaskVecEnv(Catch(1, height=19, width=17))
+    policy = make_policy(env, RecurrentGlimpse, gaze=RandomGaze, **GLIMPSE)
+    episode = play_episode(policy, env)
+    maps = episode_jacobian(policy, episode)
+    assert isinstance(maps.value, torch.Tensor)
+    assert maps.value.shape == episode.observations.shape
+    for gaze, picture in zip(episode.taps["gaze"].values, maps.value[:, 0], strict=True):
+        rows, columns = (axis.float() for axis in picture.nonzero(as_tuple=True))
+        assert len(rows)
+        place = (gaze + 1) / 2 * np.array([17, 19])  # the wider field has 6 pixels
+        assert (columns - place[0]).abs().max() <= 4 and (rows - place[1]).abs().max() <= 4
+
+
+def test_vectors_are_shown_by_what_the_environment_renders() -> None:
+    env = TaskVecEnv(ProbeMemory(1))
+    episode = play_episode(make_policy(env, LSTM, hidden_size=13), env)
+    assert episode.frames is not None and not episode.frames_are_observations
+    assert episode.frames.shape[0] == len(episode)
+    assert len(gaze_film(episode)) == len(episode)
+
+
+def test_vectors_without_a_renderer_have_no_frames() -> None:
+    env = TaskVecEnv(ProbeMemory(1), render_mode=None)
+    episode = play_episode(make_policy(env, FeedForward), env)
+    assert episode.frames is None and len(episode) >= 1
