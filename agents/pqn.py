@@ -31,7 +31,7 @@ class PQN(SequenceAlgorithm):
         env: a Gymnasium environment, its id, or a ``VecEnv``.
         learning_rate: a number, or a function of the remaining progress (1 to 0).
         n_steps: ``T``, steps in every environment between updates.
-        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: as many as ``MINIBATCH`` holds.
+        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: near ``MINIBATCH``.
         n_epochs: passes over every rollout.
         gamma: discount factor.
         q_lambda: ``λ`` of the targets.

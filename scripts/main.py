@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train an agent that attends, from a composed config",
     "evaluate": "play episodes with a trained agent: saccade evaluate run=runs/NAME",
     "check": "find out in seconds whether an agent, a policy and an environment can learn together",
+    "results": "run an experiment's seeds and write what its claim rests on",
     "envs": "list what can be trained on",
 }
 MODULES = {"envs": "saccade.scripts.environments"}

@@ -24,6 +24,14 @@ class SaliencyConfig:
 
 
 @dataclass
+class ClaimConfig:
+    """What an experiment claims: that ``metric`` of ``evaluation.json`` reaches ``goal`` with every seed."""
+
+    metric: str = MISSING
+    goal: float | None = None
+
+
+@dataclass
 class TrainConfig:
     """``conf/train.yaml`` without its groups, whose schema is the signatures of the classes that they name."""
 
@@ -40,6 +48,7 @@ class TrainConfig:
     log_interval: int = MISSING
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     saliency: SaliencyConfig = field(default_factory=SaliencyConfig)
+    claim: ClaimConfig | None = None
 
 
 @dataclass
@@ -53,8 +62,19 @@ class EvaluateConfig:
     deterministic: bool = MISSING
 
 
+@dataclass
+class ResultsConfig:
+    """``conf/results.yaml``."""
+
+    experiment: str | None = None
+    seeds: list[int] = MISSING
+    folder: str = MISSING
+    runs: str = MISSING
+    jobs: int = MISSING
+
+
 def register() -> None:
     """Make the schemas known to Hydra under the names that the configs' defaults lists use."""
     store = ConfigStore.instance()
-    for name, node in {"train": TrainConfig, "evaluate": EvaluateConfig}.items():
+    for name, node in {"train": TrainConfig, "evaluate": EvaluateConfig, "results": ResultsConfig}.items():
         store.store(name=f"{name}_schema", node=node)

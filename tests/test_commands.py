@@ -130,7 +130,7 @@ def test_multirun_trains_every_combination() -> None:
         ("total_timesteps=many", "Integer"),
         ("saliency.every=often", "Integer"),
         ("agent._target_=saccade.agents.PQM", "saccade.agents.PQN"),
-        ("experiment=glimpse_cach", "glimpse_catch"),
+        ("experiment=straight_cach", "straight_catch"),
     ],
 )
 def test_bad_names_are_refused_with_the_nearest(override: str, nearest: str, capsys: pytest.CaptureFixture[str]) -> None:

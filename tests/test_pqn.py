@@ -173,7 +173,7 @@ FAULTS = [
     (IsBlind, ProbeObservation, "MlpPolicy", [ProbeConstant]),
     (HasNoAdvantage, ProbeAction, "MlpPolicy", [ProbeConstant, ProbeDiscount]),
     (TrainsTheWrongAction, ProbeAction, "MlpPolicy", []),
-    (ResetsAtEveryStep, ProbeMemory, "LstmPolicy", [ProbePolicy]),
+    (ResetsAtEveryStep, ProbeMemory, "LstmPolicy", []),
     (LearnsFromTheWorstAction, ProbeMemory, "LstmPolicy", [ProbePolicy]),
     (PQN, ProbeMemory, "MlpPolicy", []),
 ]
@@ -444,29 +444,32 @@ class ActsWithoutReset(PQN):
             del self.policy.encode
 
 
-class StoresTheStateAfterTheFirstStep(PQN):
+class StoresNoState(PQN):
+    """It acts with a memory from before the rollout that it does not keep for learning."""
+
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback) -> bool:
-        kept = self._last_state
-        going_on = super().collect_rollouts(env, callback)
-        if kept is not None:
-            self.rollout.state = map_state(torch.zeros_like, kept)
-            callback.rollouts[-1].state = self.rollout.state  # type: ignore[attr-defined]
-        return going_on
+        encode, remembered = self.policy.encode, [self._last_state]
+
+        def with_memory(observations: Any, state: Any, *rest: Any, **named: Any) -> CoreOutput:
+            before = remembered.pop() if remembered else None
+            return encode(observations, state if before is None else before, *rest, **named)
+
+        self._last_state = None
+        self.policy.encode = with_memory  # type: ignore[method-assign]
+        try:
+            return super().collect_rollouts(env, callback)
+        finally:
+            del self.policy.encode
 
 
-@pytest.mark.parametrize("broken", [ActsWithoutReset, StoresTheStateAfterTheFirstStep])
+@pytest.mark.parametrize("broken", [ActsWithoutReset, StoresNoState])
 def test_acting_and_learning_apart_is_noticed(broken: type[PQN]) -> None:
     model = glimpse_agent(broken)
-    callback = Snapshots()
-    model._init_callback = lambda given, progress_bar=False: started(given, model)  # type: ignore[method-assign, misc]
-    model.learn(4 * T * B, callback=callback)
+    seen = watch(model, 4)
     with pytest.raises(AssertionError):
-        check_replayed_scores(model, callback)
-
-
-def started(callback: Any, model: PQN) -> BaseCallback:
-    callback.init_callback(model)
-    return callback
+        check_replayed_scores(model, seen)
+    with pytest.raises(AssertionError):
+        check_stored_states(model, seen)
 
 
 def test_minibatches_are_whole_lanes_each_once() -> None:
