@@ -4,13 +4,13 @@ ARGS ?=
 # Test processes side by side, each on one thread: two beat one wherever there are two cores.
 WORKERS ?= 2
 # What the wheel's own `saccade` is asked to do in a clean environment.
-WHEEL_COMMAND ?= train total_timesteps=2048 name=wheel
+WHEEL_COMMAND ?= train total_timesteps=8192 evaluation.episodes=10 saliency.every=4096 name=wheel
 
 bin := .venv/bin
 one_thread := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test slow check format wheel-check pins
+.PHONY: help train test slow check format docs wheel-check pins
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ check: .venv/.installed ## formatting, lint and types
 format: .venv/.installed ## format, and mend what lint can mend
 	$(bin)/ruff format .
 	$(bin)/ruff check --fix .
+
+docs: .venv/.installed ## write the tables of the docs anew from results/
+	$(bin)/python -m saccade.scripts.tables results docs/results.md
 
 wheel-check: .venv/.installed ## build the wheel, install it in a clean environment, use it there
 	.ci/wheel-check $(WHEEL_COMMAND)

@@ -129,7 +129,6 @@ class Checkpointed(BaseAlgorithm):
         for name, value in manifest["counters"].items():
             if name in COUNTERS:
                 setattr(model, name, value)
-        model._update_current_progress_remaining(*(int(manifest["counters"][name]) for name in COUNTERS[:2]))
         return model
 
 

@@ -54,10 +54,9 @@ def diagnose(model: SequenceAlgorithm) -> Iterator[Finding]:
 
 def first_rollout(model: SequenceAlgorithm) -> Rollout:
     """One rollout of the untrained agent."""
-    total, callback = model._setup_learn(model.n_steps * model.n_envs, CallbackList([]))
+    _, callback = model._setup_learn(model.n_steps * model.n_envs, CallbackList([]))
     assert model.env is not None
     model.rollout = model.make_rollout()
-    model._update_current_progress_remaining(0, total)
     model.collect_rollouts(model.env, callback)
     return model.rollout
 

@@ -51,7 +51,7 @@ class PQN(SequenceAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[BasePolicy],
+        policy: str | Callable[..., BasePolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule = 5e-4,
         n_steps: int = 32,
@@ -77,7 +77,6 @@ class PQN(SequenceAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.reinforce = reinforce or Reinforce()
         self.exploration_schedule = LinearSchedule(exploration_initial_eps, exploration_final_eps, exploration_fraction)
-        self.exploration_rate = exploration_initial_eps
         if _init_setup_model:
             self._setup_model()
 
@@ -87,9 +86,10 @@ class PQN(SequenceAlgorithm):
             self.lanes_each = lanes_in_minibatch(self.batch_size, self.n_steps, self.n_envs)
         self.updater = Updater(self.policy, self.max_grad_norm)
 
-    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
-        super()._update_current_progress_remaining(num_timesteps, total_timesteps)
-        self.exploration_rate = self.exploration_schedule(self._current_progress_remaining)
+    @property
+    def exploration_rate(self) -> float:
+        """ε at this point of the training."""
+        return self.exploration_schedule(self._current_progress_remaining)
 
     def explore(self, features: Tensor) -> Tensor:
         """ε-greedy actions."""

@@ -46,7 +46,7 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
 
     def __init__(
         self,
-        policy: str | type[BasePolicy],
+        policy: str | Callable[..., BasePolicy],
         env: GymEnv | str | None,
         learning_rate: float | Schedule,
         n_steps: int,
@@ -54,7 +54,7 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
         **sb3_kwargs: Any,
     ) -> None:
         super().__init__(
-            policy,
+            policy,  # type: ignore[arg-type]
             env,
             learning_rate,
             support_multi_env=True,
@@ -202,6 +202,7 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
         total_timesteps, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         assert self.env is not None
         self.rollout = self.make_rollout()
+        self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
         iteration = 0
         callback.on_training_start(locals(), globals())
         try:

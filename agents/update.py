@@ -1,6 +1,7 @@
 """One gradient step, and what the lecture says to watch while taking it."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,9 @@ class Updater:
     def __init__(self, policy: CorePolicy, max_grad_norm: float) -> None:
         self.policy = policy
         self.max_grad_norm = max_grad_norm
-        self.parts = {name: part for name, part in policy.named_children() if any(True for _ in part.parameters())}
+        # Listed once: walking the modules costs as much as a norm.
+        self.parameters = list(policy.parameters())
+        self.parts = {name: list(part.parameters()) for name, part in policy.named_children()}
         self.skipped = 0
         self._sums: defaultdict[str, list[Tensor]] = defaultdict(list)
 
@@ -41,8 +44,9 @@ class Updater:
         self.policy.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()
         for name, part in self.parts.items():
-            self._sums[f"grad_norm_{name}"].append(grad_norm(part))
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+            if part:
+                self._sums[f"grad_norm_{name}"].append(grad_norm(part))
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         if bool(torch.isfinite(norm)):
             self.policy.optimizer.step()
         else:
@@ -58,7 +62,7 @@ class Updater:
         self._sums.clear()
 
 
-def grad_norm(module: nn.Module) -> Tensor:
-    """Euclidean norm of a module's gradients."""
-    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Euclidean norm of the parameters' gradients."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     return nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())

@@ -4,6 +4,7 @@ Importing this package registers our tasks with Gymnasium, so that ``gym.make("s
 """
 
 from saccade.envs.catch import Catch
+from saccade.envs.checked import WrongExperienceError
 from saccade.envs.gym_env import TaskEnv
 from saccade.envs.make import BadEnvironmentArguments, make_vec_env
 from saccade.envs.probes import (
@@ -49,6 +50,7 @@ __all__ = [
     "TaskStep",
     "TaskVecEnv",
     "UnknownEnvironment",
+    "WrongExperienceError",
     "list_environments",
     "make_vec_env",
     "register_task",

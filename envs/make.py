@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from inspect import Parameter, signature
+from itertools import count
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common import env_util
 from stable_baselines3.common.vec_env import VecEnv
 
+from saccade.envs.checked import CheckedExperience
 from saccade.envs.registry import CannotMakeEnvironment, find_spec, task_class
 from saccade.envs.task import BatchedTask, require_at_least
 from saccade.envs.vec_env import TaskVecEnv
@@ -22,9 +24,7 @@ class BadEnvironmentArguments(CannotMakeEnvironment):
     """The environment does not take these arguments; the message names those it takes."""
 
 
-def make_vec_env(
-    env_id: str, n_envs: int = 1, seed: int | None = None, kwargs: Mapping[str, Any] | None = None
-) -> VecEnv:
+def make_vec_env(env_id: str, n_envs: int = 1, seed: int | None = None, kwargs: Mapping[str, Any] | None = None) -> VecEnv:
     """Make ``n_envs`` environments of one kind, with episode statistics in the infos as SB3 expects them.
 
     Args:
@@ -54,9 +54,7 @@ def make_vec_env(
         raise CannotMakeEnvironment(f"{spec.id} needs a package that is not installed: {error}") from error
 
 
-def _make_task(
-    env_id: str, task: type[BatchedTask], n_envs: int, seed: int | None, arguments: dict[str, Any]
-) -> TaskVecEnv:
+def _make_task(env_id: str, task: type[BatchedTask], n_envs: int, seed: int | None, arguments: dict[str, Any]) -> TaskVecEnv:
     render_mode = arguments.pop("render_mode", "rgb_array")
     taken = [name for name in signature(task).parameters if name not in ("num_envs", "seed")]
     _refuse_unknown(env_id, arguments, taken)
@@ -79,9 +77,11 @@ def _one_env(spec: EnvSpec, arguments: dict[str, Any]) -> Callable[[], gym.Env[A
     if isinstance(metadata, dict) and "rgb_array" in metadata.get("render_modes", ()):
         arguments.setdefault("render_mode", "rgb_array")
 
+    index = count()
+
     def make() -> gym.Env[Any, Any]:
         try:
-            return gym.make(spec.id, **arguments)
+            return CheckedExperience(gym.make(spec.id, **arguments), next(index))
         except TypeError as error:
             raise BadEnvironmentArguments(f"{spec.id} cannot be made with {arguments}: {error}") from error
 

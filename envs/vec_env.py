@@ -90,9 +90,7 @@ class TaskVecEnv(VecEnv):
         cut_off = (step.truncated & ~step.terminated)[ended].tolist()
         returns, lengths = self._returns[ended].round(6).tolist(), self._lengths[ended].tolist()
         lanes = ended.tolist()
-        for lane, observation, cut, total, length in zip(
-            lanes, observations[ended], cut_off, returns, lengths, strict=True
-        ):
+        for lane, observation, cut, total, length in zip(lanes, observations[ended], cut_off, returns, lengths, strict=True):
             info = infos[lane]
             info["terminal_observation"] = observation
             info["TimeLimit.truncated"] = cut
@@ -146,9 +144,7 @@ class TaskVecEnv(VecEnv):
         result = getattr(self.task, method_name)(*args, **kwargs)
         return [result for _ in self._lanes(indices)]
 
-    def env_is_wrapped(
-        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None
-    ) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None) -> list[bool]:
         """True for ``Monitor``, whose bookkeeping is built in, and false for every other wrapper."""
         return [issubclass(wrapper_class, Monitor) for _ in self._lanes(indices)]
 

@@ -108,8 +108,8 @@ def explain(config_name: str, culprit: str, error: Exception) -> str:
     groups = loader.list_groups("")
     if key in groups:
         choices = [choice for choice in loader.get_group_options(key) if not choice.startswith("_")]
-        return f"{key} has no choice {value!r}; {nearest(value, choices)}"
-    if "." not in key and loader.get_group_options(key):
+        if value not in choices:
+            return f"{key} has no choice {value!r}; {nearest(value, choices)}"
         return f"cannot use {culprit!r}: {first_line(error)}"
     keys = [name for name in flat_keys(compose(config_name)) if not name.startswith("hydra")]
     if key in keys:

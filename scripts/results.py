@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from saccade.agents.checkpoint import write_atomically
-from saccade.scripts.command import CONFIGS, RunError, UserError, check_overrides, run_command
+from saccade.scripts.command import RunError, UserError, run_command
 from saccade.scripts.machine import machine, versions
 from saccade.scripts.run_folder import EVALUATION, METRICS, read_metrics
 
 CURVE_POINTS = 60
+WHERE = {"folder", "jobs", "runs", "progress_bar", "saliency.every"}
+"""Values that say where and how, and change no result."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,63 +28,65 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_command(results, "results", sys.argv[1:] if arguments is None else arguments)
 
 
-def results(options: DictConfig) -> None:
+def results(cfg: DictConfig) -> None:
     """Train and evaluate every seed in a process of its own, then write the file.
 
     Raises:
-        UserError: no such experiment, or one that claims nothing.
+        UserError: no experiment, or one that claims nothing.
         RunError: a run failed.
     """
-    if options.experiment is None:
-        raise UserError("which experiment? saccade results experiment=straight_catch")
-    seeds = list(options.seeds)
-    cfg = experiment_config(options.experiment)
-    if cfg.claim is None:
-        raise UserError(f"experiment={options.experiment} names no claim: it has no metric to report")
-    with ThreadPoolExecutor(options.jobs) as pool:
-        folders = list(pool.map(lambda seed: run_seed(options, seed), seeds))
-    report = summarise(options.experiment, seeds, cfg, folders)
-    path = Path(options.folder) / f"{options.experiment}.json"
+    hydra = HydraConfig.get()
+    experiment = dict(hydra.runtime.choices)["experiment"]
+    if experiment is None or cfg.claim is None:
+        raise UserError("which experiment? saccade results experiment=straight_catch; only one with a claim has results")
+    seeds, overrides = list(cfg.seeds), train_overrides(cfg, hydra.overrides.task)
+    with ThreadPoolExecutor(cfg.jobs) as pool:
+        folders = list(pool.map(lambda seed: run_seed([*overrides, f"seed={seed}"]), seeds))
+    command = f"saccade results {' '.join(asked(hydra.overrides.task, WHERE | {'seeds'}))} seeds={seeds}".replace(", ", ",")
+    report = summarise(experiment, command, seeds, cfg, folders)
+    path = Path(cfg.folder) / f"{experiment}.json"
     write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
     print(f"{report['metric']} {report['values']}, goal {report['goal']}, met: {report['met']}  ({path})")
 
 
-def experiment_config(experiment: str) -> DictConfig:
-    """What ``saccade train experiment=...`` would train.
-
-    Raises:
-        UserError: no such experiment; names the nearest.
-    """
-    overrides = [f"experiment={experiment}"]
-    check_overrides("train", overrides)
-    with initialize_config_module(config_module=CONFIGS, version_base="1.3"):
-        return compose("train", overrides)
+def train_overrides(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """What ``saccade train`` is asked for: the same, without what only ``results`` knows."""
+    return [
+        *asked(overrides, WHERE | {"seeds"}),
+        f"runs={cfg.runs}",
+        f"progress_bar={cfg.progress_bar}",
+        f"saliency.every={cfg.saliency.every}",
+    ]
 
 
-def run_seed(options: DictConfig, seed: int) -> Path:
-    """Train one seed and return its run folder.
+def asked(overrides: Sequence[str], without: set[str]) -> list[str]:
+    """The overrides whose key is not among ``without``."""
+    return [text for text in overrides if text.lstrip("+").partition("=")[0] not in without]
+
+
+def run_seed(overrides: Sequence[str]) -> Path:
+    """Train once and return the run folder.
 
     Raises:
         RunError: it ended with an error.
     """
-    overrides = [f"experiment={options.experiment}", f"seed={seed}", f"runs={options.runs}", "saliency.every=0"]
-    command = [sys.executable, "-m", "saccade.scripts.main", "train", *overrides, "progress_bar=false"]
+    command = [sys.executable, "-m", "saccade.scripts.main", "train", *overrides]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RunError(f"seed {seed} ended with status {done.returncode}: {done.stderr.strip()}")
+        raise RunError(f"{' '.join(overrides)} ended with status {done.returncode}: {done.stderr.strip()}")
     folder = next(line.split(maxsplit=2)[2] for line in done.stdout.splitlines() if line.startswith("run folder"))
-    print(f"seed {seed}: {folder}", flush=True)
+    print(f"{overrides[-1]}: {folder}", flush=True)
     return Path(folder)
 
 
-def summarise(experiment: str, seeds: list[int], cfg: DictConfig, folders: list[Path]) -> dict[str, Any]:
+def summarise(experiment: str, command: str, seeds: list[int], cfg: DictConfig, folders: list[Path]) -> dict[str, Any]:
     """The content of the results file."""
     evaluations = [json.loads((folder / EVALUATION).read_text()) for folder in folders]
     values = [evaluation[cfg.claim.metric] for evaluation in evaluations]
     goal = cfg.claim.goal
     return {
         "experiment": experiment,
-        "command": f"saccade results experiment={experiment} seeds=[{','.join(map(str, seeds))}]",
+        "command": command,
         "seeds": seeds,
         "metric": cfg.claim.metric,
         "values": values,

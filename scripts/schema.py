@@ -33,7 +33,7 @@ class ClaimConfig:
 
 @dataclass
 class TrainConfig:
-    """``conf/train.yaml`` without its groups, whose schema is the signatures of the classes that they name."""
+    """``conf/base.yaml`` without its groups, whose schema is the signatures of the classes that they name."""
 
     agent: Any = MISSING
     policy: Any = MISSING
@@ -63,13 +63,11 @@ class EvaluateConfig:
 
 
 @dataclass
-class ResultsConfig:
+class ResultsConfig(TrainConfig):
     """``conf/results.yaml``."""
 
-    experiment: str | None = None
     seeds: list[int] = MISSING
     folder: str = MISSING
-    runs: str = MISSING
     jobs: int = MISSING
 
 

@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from saccade.agents import InvalidExperienceError
+from saccade.envs import WrongExperienceError
 from saccade.saliency import SaliencyCallback
 from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set_threads
 from saccade.scripts.command import RunError, run_command
@@ -45,7 +46,7 @@ def train(cfg: DictConfig) -> None:
     started = time.perf_counter()
     try:
         learn(cfg, model, folder)
-    except InvalidExperienceError as error:
+    except (InvalidExperienceError, WrongExperienceError) as error:
         raise RunError(f"{error}\nstopped before the update that would have used it; the run lies in {folder}") from error
     except KeyboardInterrupt:
         print(f"\ninterrupted at step {model.num_timesteps}; the run lies in {folder}", flush=True)

@@ -17,7 +17,7 @@ from saccade.agents import PQN
 from saccade.scripts.run_folder import read_metrics, reserve_run_folder
 
 CONF = Path(__file__).parent.parent / "conf"
-NAN_ENV = """
+BROKEN_ENVS = """
 import gymnasium as gym
 import numpy as np
 
@@ -32,7 +32,13 @@ class NanEnv(gym.Env):
         self.steps += 1
         return np.full(3, np.nan if self.steps == 7 else 0, np.float32), 1.0, False, False, {}
 
-gym.register("Nan-v0", NanEnv)
+class LongEnv(NanEnv):
+    def step(self, action):
+        self.steps += 1
+        return np.zeros(4 if self.steps == 7 else 3, np.float32), 1.0, False, False, {}
+
+gym.register("Nan-v0", NanEnv, disable_env_checker=True)
+gym.register("Long-v0", LongEnv, disable_env_checker=True)
 """
 
 
@@ -160,15 +166,21 @@ def test_a_folder_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixtur
     assert "cannot make a run folder" in refused(capsys, "train", *TINY, "runs=taken")
 
 
-def test_what_is_not_finite_stops_the_run(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ("Nan-v0", "observation of environment 0 is not finite at step 12"),
+        ("Long-v0", "observation of environment 0 has shape [4], at its step 7; its space promises [3]"),
+    ],
+)
+def test_experience_that_cannot_be_learned_from_stops_the_run(
+    env: str, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "nan_env.py").write_text(NAN_ENV)
+    (tmp_path / "broken_envs.py").write_text(BROKEN_ENVS)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert saccade("train", *TINY, "env.id=nan_env:Nan-v0", "policy=lstm", "name=nan") == 1
-    said = capsys.readouterr().err
-    assert "observation of environment 0 is not finite at step 12" in said
-    assert Path("runs/nan/checkpoint.zip").is_file()
+    assert saccade("train", *TINY, f"env.id=broken_envs:{env}", "policy=lstm", "name=broken") == 1
+    assert says in capsys.readouterr().err
+    assert Path("runs/broken/checkpoint.zip").is_file()
 
 
 def test_an_unknown_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
