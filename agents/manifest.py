@@ -35,7 +35,8 @@ def name_of(thing: type) -> str:
 
 def allowed_classes(further: Iterable[type] = ()) -> dict[str, type]:
     """Every class that a manifest may name, by name."""
-    ours = [thing for thing in vars(policies).values() if isinstance(thing, type)]
+    exported = [getattr(policies, name) for name in policies.__all__]
+    ours = [thing for thing in exported if isinstance(thing, type) and issubclass(thing, torch.nn.Module)]
     torch_classes = [torch.optim.RAdam, torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop]
     sb3 = [torch_layers.NatureCNN, torch_layers.FlattenExtractor, torch_layers.CombinedExtractor, *_SCHEDULES]
     return {name_of(thing): thing for thing in [*ours, Reinforce, *torch_classes, *sb3, *further]}

@@ -13,7 +13,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from torch import Tensor
 
 from saccade.agents.losses import chosen, q_lambda_targets, squared_error
-from saccade.agents.reinforce import Reinforce
+from saccade.agents.reinforce import Reinforce, core_terms
 from saccade.agents.rollout import Rollout
 from saccade.agents.sequence import SequenceAlgorithm
 from saccade.agents.update import LossTerms, Updater
@@ -117,19 +117,9 @@ class PQN(SequenceAlgorithm):
             targets = self.targets(batch, q)
         q_tm1 = chosen(q[:-1], batch.actions)
         td_loss = squared_error(q_tm1, targets).mean()
-        terms = LossTerms(td_loss, {"td_loss": td_loss.detach(), "q_mean": q_tm1.detach().mean()})
-        decision = output.core.decision
-        if self.policy.baseline is None or decision is None:
-            return terms
-        gaze = self.reinforce(
-            decision.log_prob[:-1],
-            batch.decision_log_probs,
-            decision.entropy[:-1],
-            self.policy.baseline(output.core.features[:-1].detach()).squeeze(-1),
-            returns=targets - batch.rewards,
-            mask=batch.continues(),
-        )
-        return LossTerms(td_loss + gaze.loss, {**terms.metrics, **gaze.metrics})
+        extra = core_terms(self.policy, output.core, batch, targets, self.reinforce)
+        metrics = {"td_loss": td_loss.detach(), "q_mean": q_tm1.detach().mean(), **extra.metrics}
+        return LossTerms(td_loss + extra.loss, metrics)
 
     def frozen_loss(self, batch: Rollout) -> Callable[[], LossTerms]:
         """The loss with targets fixed at their present values."""

@@ -1,20 +1,16 @@
 """REINFORCE for a core's latent decisions (a gaze), next to any agent's own loss (Mnih et al. 2014, section 3.2)."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from saccade.agents.losses import masked_mean, policy_gradient_loss, squared_error
-
-
-class ReinforceTerms(NamedTuple):
-    """The loss (a scalar that joins the agent's) and what to log of it."""
-
-    loss: Float[Tensor, ""]
-    metrics: dict[str, Tensor]
+from saccade.agents.rollout import Rollout
+from saccade.agents.update import LossTerms
+from saccade.policies.core import CoreOutput
+from saccade.policies.policy import CorePolicy
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Reinforce:
         baseline: Float[Tensor, "T B"],
         returns: Float[Tensor, "T B"],
         mask: Float[Tensor, "T B"],
-    ) -> ReinforceTerms:
+    ) -> LossTerms:
         """The terms for one minibatch.
 
         Args:
@@ -74,4 +70,33 @@ class Reinforce:
                 "gaze_baseline_loss": baseline_loss.detach(),
                 "gaze_clip_fraction": masked_mean(clipped, mask),
             }
-        return ReinforceTerms(loss, metrics)
+        return LossTerms(loss, metrics)
+
+
+def core_terms(
+    policy: CorePolicy, core: CoreOutput, batch: Rollout, returns: Float[Tensor, "T B"], reinforce: Reinforce
+) -> LossTerms:
+    """What a core adds to the loss of any agent: its own cost, and REINFORCE for its latent decisions.
+
+    Args:
+        policy: holds the learned baseline.
+        core: the core's output for all the observations of the batch, ``T + 1`` steps.
+        batch: the sequences, with the decisions taken then.
+        returns: the agent's own return from each step on, its reward included.
+        reinforce: how decisions are trained.
+    """
+    loss, metrics = returns.new_zeros(()), {}
+    if core.cost is not None:
+        cost = core.cost[:-1].mean()
+        loss, metrics = loss + cost, {"core_cost": cost.detach()}
+    if policy.baseline is None or core.decision is None:
+        return LossTerms(loss, metrics)
+    decisions = reinforce(
+        core.decision.log_prob[:-1],
+        batch.decision_log_probs,
+        core.decision.entropy[:-1],
+        policy.baseline(core.features[:-1].detach()).squeeze(-1),
+        returns=returns - batch.rewards,
+        mask=batch.continues(),
+    )
+    return LossTerms(loss + decisions.loss, {**metrics, **decisions.metrics})

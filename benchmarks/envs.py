@@ -29,9 +29,7 @@ class PlainCatch(gym.Env[np.ndarray, np.int64]):
         self.observation_space = gym.spaces.Box(0, 255, (1, 24, 24), np.uint8)
         self.action_space = gym.spaces.Discrete(3)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode."""
         super().reset(seed=seed)
         self.row = 0

@@ -1,100 +1,18 @@
-"""The parity law for cores, one plain function a clause: each raises ``AssertionError`` where a core breaks it.
-
-A core is called with an :class:`Example`: inputs, a state that is not the initial one, episodes that start at different
-steps in different lanes, and, for cores that take latent decisions, decisions to replay.
-"""
+"""The parity law for cores, one plain function a clause: each raises ``AssertionError`` where a core breaks it."""
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
-from saccade.policies import Core, CoreOutput, State, TapKind, recording
+from examples import B, Example, T, assert_equal, example, leaves, pick, step_by_step, structure
+from saccade.policies import Core, TapKind, recording
 from saccade.policies.core import map_state
 
-T, B = 7, 5
 MakeCore = Callable[[], Core]
-
-
-class Example(NamedTuple):
-    """The arguments of one call."""
-
-    inputs: Tensor
-    state: State
-    episode_starts: Tensor
-    replay: Tensor | None
-
-    def lanes(self, index: list[int]) -> "Example":
-        """The call for some lanes only."""
-        replay = None if self.replay is None else self.replay[:, index]
-        state = map_state(lambda leaf: leaf[index], self.state)
-        return Example(self.inputs[:, index], state, self.episode_starts[:, index], replay)
-
-    def steps(self, start: int, end: int, state: State) -> "Example":
-        """The call for some steps only, from a state."""
-        replay = None if self.replay is None else self.replay[start:end]
-        return Example(self.inputs[start:end], state, self.episode_starts[start:end], replay)
-
-
-def mid_sequence_starts(steps: int = T, lanes: int = B) -> Tensor:
-    """Lane by lane: at the first step; at two steps running; never; in the middle; at the last step."""
-    starts = torch.zeros(steps, lanes, dtype=torch.bool)
-    for lane, when in enumerate([[0], [2, 3], [], [steps // 2], [0, steps - 1]][:lanes]):
-        starts[[min(step, steps - 1) for step in when], lane] = True
-    return starts
-
-
-def example(core: Core, steps: int = T, lanes: int = B, dtype: torch.dtype = torch.float32) -> Example:
-    """A call for ``core``, whose parameters have this type."""
-    inputs = torch.rand(steps, lanes, *core.input_shape, dtype=dtype) * 2 - 1
-    # A state that something has happened to, and decisions that are not the likeliest.
-    state = map_state(lambda leaf: leaf + 0.3 * torch.randn_like(leaf), core.initial_state(lanes))
-    replay = torch.rand(steps, lanes, core.decision_size, dtype=dtype) * 2 - 1 if core.decision_size else None
-    return Example(inputs, map_state(torch.Tensor.detach, state), mid_sequence_starts(steps, lanes), replay)
-
-
-def leaves(tree: Any) -> Iterator[Tensor]:
-    """Every tensor of an output, a state, an example, in order."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, tuple):
-        for part in tree:
-            yield from leaves(part)
-
-
-def structure(tree: Any) -> Any:
-    """The same tree with types and shapes in place of tensors."""
-    if isinstance(tree, Tensor):
-        return tuple(tree.shape), tree.dtype
-    if isinstance(tree, tuple):
-        return type(tree).__name__, [structure(part) for part in tree]
-    return tree
-
-
-def assert_equal(ours: Any, theirs: Any, tolerance: float = 0.0) -> None:
-    """The same structure, and numbers within ``tolerance`` (of one another where they are large)."""
-    assert structure(ours) == structure(theirs)
-    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
-
-
-def step_by_step(core: Core, call: Example) -> CoreOutput:
-    """The call as ``T`` calls of one step."""
-    state, outputs = call.state, []
-    for t in range(len(call.inputs)):
-        output = core(*call.steps(t, t + 1, state))
-        state = output.state
-        outputs.append(output)
-    joined = [torch.cat([next(leaves(output.features)) for output in outputs]), state]
-    decision = outputs[0].decision
-    if decision is not None:
-        parts = zip(*(output.decision or () for output in outputs), strict=True)
-        decision = type(decision)(*(torch.cat(part) for part in parts))
-    cost = None if outputs[0].cost is None else torch.cat([output.cost for output in outputs if output.cost is not None])
-    return CoreOutput(joined[0], joined[1], decision, cost)
 
 
 @torch.no_grad()
@@ -168,13 +86,6 @@ def check_lanes_are_independent(core: Core) -> None:
     (gradient,) = torch.autograd.grad(core(inputs, *call[1:]).features[:, 1].square().sum(), inputs)
     gradient[:, 1] = 0
     assert not gradient.any(), "a lane's features have a gradient with respect to another lane's inputs"
-
-
-def pick(output: CoreOutput, lanes: list[int]) -> CoreOutput:
-    """Some lanes of an output."""
-    state = map_state(lambda leaf: leaf[lanes], output.state)
-    decision = output.decision and type(output.decision)(*(part[:, lanes] for part in output.decision))
-    return CoreOutput(output.features[:, lanes], state, decision, None if output.cost is None else output.cost[:, lanes])
 
 
 @torch.no_grad()
@@ -363,10 +274,16 @@ def check_wrong_shapes_are_refused(core: Core) -> None:
     wanted = ", ".join(map(str, core.input_shape))
     more = call.inputs.new_zeros(T, B, *(size + 2 for size in core.input_shape))
     for wrong in (more, call.inputs.unsqueeze(-1), call.inputs[..., 0]):
-        try:
-            core(wrong, *call[1:])
-        except ValueError as error:
-            assert wanted in str(error), f"{error} does not name the wanted shape"
-            assert str(list(wrong.shape)) in str(error), f"{error} does not name the shape that came"
-        else:
-            raise AssertionError(f"inputs of shape {list(wrong.shape)} were taken")
+        message = refused(core, call._replace(inputs=wrong))
+        assert message is not None, f"inputs of shape {list(wrong.shape)} were taken"
+        assert wanted in message, f"{message} does not name the wanted shape"
+        assert str(list(wrong.shape)) in message, f"{message} does not name the shape that came"
+
+
+def refused(core: Core, call: Example) -> str | None:
+    """The message of the ``ValueError`` that the call raises, if it does."""
+    try:
+        core(*call)
+    except ValueError as error:
+        return str(error)
+    return None

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from commands import TINY, refused, saccade
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from commands import TINY, refused, saccade
 from saccade.agents import PQN
 from saccade.scripts.run_folder import read_metrics, reserve_run_folder
 

@@ -60,7 +60,11 @@ def test_lambda_0_is_one_step_and_lambda_1_is_monte_carlo() -> None:
 
 
 def test_golden_returns() -> None:
-    r, discount, v = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[0.5], [0.0], [0.5]]), torch.tensor([[8.0], [16.0], [32.0]])
+    r, discount, v = (
+        torch.tensor([[1.0], [2.0], [4.0]]),
+        torch.tensor([[0.5], [0.0], [0.5]]),
+        torch.tensor([[8.0], [16.0], [32.0]]),
+    )
     # G_3 = 4 + 16 = 20; G_2 = 2, the episode's end; G_1 = 1 + 0.5 (0.75 * 8 + 0.25 * 2).
     assert lambda_returns(r, discount, v, 0.25).flatten().tolist() == [4.25, 2, 20]
 

@@ -59,9 +59,7 @@ def test_torch_is_pinned_exactly() -> None:
 @pytest.mark.parametrize("path", modules(*PACKAGES, "tests", "benchmarks"))
 def test_files_and_functions_are_short(path: str) -> None:
     source = (ROOT / path).read_text()
-    functions = [
-        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     lengths = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
     assert len(source.splitlines()) <= 300, "a file has one idea, in at most 300 lines"
     assert {name: length for name, length in lengths.items() if length > 60} == {}, "a function has at most 60 lines"

@@ -11,12 +11,16 @@ T, B = 7, 31
 TARGET = torch.tensor([0.4, -0.3])
 
 
-def terms(reinforce: Reinforce, decision: Decision, old: Tensor, baseline: Tensor, returns: Tensor, mask: Tensor | None = None) -> Tensor:
+def terms(
+    reinforce: Reinforce, decision: Decision, old: Tensor, baseline: Tensor, returns: Tensor, mask: Tensor | None = None
+) -> Tensor:
     mask = torch.ones_like(returns) if mask is None else mask
     return reinforce(decision.log_prob, old, decision.entropy, baseline, returns, mask).loss
 
 
-def play(reinforce: Reinforce, rounds: int, epochs: int, learn_sigma: bool = False, flat: bool = False) -> tuple[LearnedGaze, float]:
+def play(
+    reinforce: Reinforce, rounds: int, epochs: int, learn_sigma: bool = False, flat: bool = False
+) -> tuple[LearnedGaze, float]:
     """A bandit without context: reward ``-(l - target)²``, or always 3. Returns the gaze policy and the learned baseline."""
     gaze = LearnedGaze(2, sigma=0.2, learn_sigma=learn_sigma)
     level = torch.nn.Parameter(torch.zeros(()))

@@ -36,7 +36,9 @@ def slow_retina(image: np.ndarray, gaze: tuple[float, float], patch: int, field:
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
 @pytest.mark.parametrize("growth", [1, 2, 3])
-@pytest.mark.parametrize(("patch", "scales", "shape"), [(4, 2, (1, 11, 17)), (5, 3, (3, 16, 13)), (1, 3, (4, 7, 8)), (6, 1, (2, 5, 3))])
+@pytest.mark.parametrize(
+    ("patch", "scales", "shape"), [(4, 2, (1, 11, 17)), (5, 3, (3, 16, 13)), (1, 3, (4, 7, 8)), (6, 1, (2, 5, 3))]
+)
 def test_every_patch_is_what_a_slow_loop_sees(
     pooling: str, growth: int, patch: int, scales: int, shape: tuple[int, ...]
 ) -> None:
@@ -78,7 +80,9 @@ def test_outside_the_image_is_zero_even_where_everything_inside_is_bright() -> N
     assert corner.tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 3, 3], [0, 0, 3, 3]]
     # A field much larger than the image keeps the image's share of it.
     assert patches[0, 2, 0].sum().item() == pytest.approx(3 * 5 * 7 / 16)
-    negative = Retina(patch_size=1, scales=2, growth=3, pooling="max")(torch.full((1, 1, 3, 3), -1.0), torch.tensor([[-1.0, -1.0]]))
+    negative = Retina(patch_size=1, scales=2, growth=3, pooling="max")(
+        torch.full((1, 1, 3, 3), -1.0), torch.tensor([[-1.0, -1.0]])
+    )
     assert negative[0, 1].item() == 0, "the zero outside is larger than what is inside"
 
 
@@ -91,8 +95,8 @@ def test_bytes_and_floats_agree(pooling: str) -> None:
     torch.testing.assert_close(patches, retina(images.float() / 255, GAZES), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [5, 12, 13, 24, 84, 210, 1000])
-@pytest.mark.parametrize("patch", [5, 6, 7, 8])
+@pytest.mark.parametrize("size", [5, 24, 84, 1000])
+@pytest.mark.parametrize("patch", [5, 8])
 def test_neighbouring_pixels_are_never_torn_apart(size: int, patch: int) -> None:
     """A field is a run of whole pixels wherever it lies: none twice, none left out, at half-pixel centres above all."""
     retina = Retina(patch_size=patch, scales=4, growth=2)

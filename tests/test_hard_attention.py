@@ -1,0 +1,91 @@
+"""What a core adds to an agent's loss, end to end: the price of its features, and a gaze that REINFORCE trains."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from saccade.agents import PQN, Reinforce
+from saccade.envs import (
+    BatchedTask,
+    ProbeAction,
+    TaskStep,
+    TaskVecEnv,
+)
+from saccade.policies import GRU, Core, CoreOutput, LearnedGaze, Retina
+from small_agents import agent
+
+
+class Costly(Core):
+    """Its features cost something, by a parameter that they do not depend on."""
+
+    def __init__(self, input_shape: tuple[int, ...]) -> None:
+        super().__init__(input_shape, features_dim=input_shape[0])
+        self.price = nn.Parameter(torch.ones(()))
+
+    def initial_state(self, batch_size: int) -> tuple[()]:
+        return ()
+
+    def step(self, inputs: Tensor, state: Any, replay: Tensor | None = None, deterministic: bool = False) -> CoreOutput:
+        return CoreOutput(inputs, state, cost=self.price.square().expand(len(inputs)))
+
+
+def test_what_a_core_costs_is_part_of_the_loss() -> None:
+    policy_kwargs = {"core_class": Costly, "features_extractor_kwargs": {"net_arch": (16,)}}
+    model = PQN(
+        "CorePolicy", TaskVecEnv(ProbeAction(5)), learning_rate=0.05, n_steps=7, policy_kwargs=policy_kwargs, device="cpu"
+    )
+    model.learn(20 * 7 * 5)
+    assert abs(model.policy.core.price.item()) < 0.5  # type: ignore[operator, union-attr]
+
+
+class Peek(BatchedTask):
+    """Dark, then for one step a bar of light in the right part of the picture, upper or lower: which of the two must be named.
+
+    Who looks at the middle does not see it. Where to look has to be decided in the dark.
+    """
+
+    lane_arrays = ("time", "cue")
+
+    def __init__(self, num_envs: int = 1, seed: int | None = None) -> None:
+        super().__init__(num_envs, spaces.Box(0, 255, (1, 7, 13), np.uint8), spaces.Discrete(2), seed)
+        self.time, self.cue = np.zeros(num_envs, np.int64), np.zeros(num_envs, np.int64)
+        self.reset(np.ones(num_envs, np.bool_))
+
+    def reset(self, lanes: np.ndarray) -> None:
+        self.time[lanes] = 0
+        self.cue[lanes] = self.rng.integers(2, size=int(lanes.sum()))
+
+    def step(self, actions: np.ndarray) -> TaskStep:
+        self.time += 1
+        last = self.time == 2
+        rewards = np.where(last, np.where(actions == self.cue, 1, -1), 0).astype(np.float32)
+        return TaskStep(rewards, last, np.zeros(self.num_envs, np.bool_), rewards == 1)
+
+    def observe(self) -> np.ndarray:
+        pictures = np.zeros((self.num_envs, 1, 7, 13), np.uint8)
+        lit = self.time == 1
+        pictures[lit, 0, 2 + 2 * self.cue[lit], 8:] = 255
+        return pictures
+
+
+def test_a_gaze_is_learned_that_nothing_but_the_reward_asks_for() -> None:
+    env = TaskVecEnv(Peek(num_envs=64, seed=0))
+    sizes = {"hidden_size": 16, "glimpse_size": 16, "pathway_size": 16, "memory": GRU}
+    core_kwargs = sizes | {"gaze": partial(LearnedGaze, sigma=0.3), "retina": partial(Retina, patch_size=3, scales=1)}
+    explores = {"exploration_fraction": 1.0, "exploration_final_eps": 0.1, "reinforce": Reinforce(coef=0.5)}
+    model = agent(
+        "GlimpsePolicy", env, core_kwargs=core_kwargs, learning_rate=0.01, n_steps=4, gamma=0.9, q_lambda=0.5, **explores
+    ).learn(80 * 4 * 64)
+    pictures = torch.zeros(2, 2, 1, 7, 13, dtype=torch.uint8)
+    pictures[1, 0, 0, 2, 8:] = pictures[1, 1, 0, 4, 8:] = 255
+    starts = torch.tensor([[True, True], [False, False]])
+    with torch.no_grad():
+        output = model.policy(pictures, model.policy.initial_state(2), starts, deterministic=True)
+    x = output.core.decision.value[0, :, 0]  # type: ignore[union-attr]
+    # At the middle, 0, three columns are seen of which none is lit.
+    assert (x > 0.4).all()
+    assert output.head.q[1].argmax(-1).tolist() == [0, 1]
