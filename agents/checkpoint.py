@@ -5,9 +5,12 @@ import io
 import json
 import os
 import pathlib
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable
+from contextlib import nullcontext
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -32,6 +35,10 @@ from saccade.agents.manifest import (
 T = TypeVar("T", bound="Checkpointed")
 
 FORMAT = 1
+TENSORS = ("policy.safetensors", "optimizer.safetensors")
+MANIFEST_KEYS = frozenset(
+    {"agent", "arguments", "observation_space", "action_space", "n_envs", "counters", "optimizer_groups", "sha256"}
+)
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 SB3_ARGUMENTS = {"policy_kwargs": "policy_kwargs", "seed": "seed", "stats_window_size": "_stats_window_size"}
 NOT_STORED = {"self", "env", "sb3_kwargs", "_init_setup_model"}
@@ -90,6 +97,14 @@ class Checkpointed(BaseAlgorithm):
         else:
             path.write(pack(members))
 
+    def set_parameters(
+        self, load_path_or_dict: str | dict[str, Any], exact_match: bool = True, device: torch.device | str = "auto"
+    ) -> None:
+        """SB3's ``set_parameters``; a path is one of our checkpoints."""
+        if isinstance(load_path_or_dict, str | pathlib.Path):
+            load_path_or_dict = type(self).load(load_path_or_dict, device=device).get_parameters()
+        super().set_parameters(load_path_or_dict, exact_match, device)  # type: ignore[arg-type]
+
     @classmethod
     def load(  # type: ignore[override]
         cls: type[T],
@@ -116,6 +131,9 @@ class Checkpointed(BaseAlgorithm):
         manifest = json.loads(members["manifest.json"])
         if manifest["agent"] != name_of(cls):
             raise CheckpointError(f"this is a checkpoint of {manifest['agent']}, not of {name_of(cls)}")
+        own = {*signature(cls.__init__).parameters, *SB3_ARGUMENTS} - NOT_STORED
+        if strangers := manifest["arguments"].keys() - own:
+            raise ManifestError(f"the checkpoint sets {', '.join(sorted(strangers))}, which only the caller may")
         arguments = decode(manifest["arguments"], allowed_classes(allow)) | kwargs
         model = cls(env=env, device=device, _init_setup_model=False, **arguments)  # type: ignore[call-arg]
         observation_space, action_space = (decode_space(manifest[f"{name}_space"]) for name in ("observation", "action"))
@@ -174,17 +192,32 @@ def unpack(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, bytes]:
         path = pathlib.Path(path)
         if not path.exists() and path.with_suffix(".zip").exists():
             path = path.with_suffix(".zip")
+    # A file that cannot be opened says so itself; whatever goes wrong from here on is damage.
+    opened: Any = path.open("rb") if isinstance(path, pathlib.Path) else nullcontext(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened as file, zipfile.ZipFile(file) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
         manifest = json.loads(members["manifest.json"])
         version, checksums = manifest["format"], manifest["sha256"]
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+    # Python's reader of a damaged header has many ways to fail: "encrypted", "unsupported version", the end of the file ...
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        OSError,
+        EOFError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise CheckpointError(f"{path} is not a checkpoint of ours, or is damaged: {error}") from error
     if version != FORMAT:
         raise CheckpointError(f"{path} has format {version}; this version reads format {FORMAT}")
-    for name, expected in checksums.items():
-        if hashlib.sha256(members.get(name, b"")).hexdigest() != expected:
+    for key in MANIFEST_KEYS - manifest.keys():
+        raise CheckpointError(f"{path} is damaged: its manifest has no {key!r}")
+    for name in TENSORS:
+        if name not in checksums or hashlib.sha256(members.get(name, b"")).hexdigest() != checksums[name]:
             raise CheckpointError(f"{path} is damaged: its member {name} is not what was saved")
     return members
 

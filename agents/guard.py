@@ -1,5 +1,6 @@
 """Refuse numbers that would ruin the weights, before any update uses them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ class InvalidExperienceError(ValueError):
 
 
 def check_experience(observations: Any, rewards: np.ndarray, num_timesteps: int) -> None:
-    """Check one step of a vectorised environment.
+    """Check that one step of a vectorised environment is finite.
 
     Args:
         observations: ``[N, ...]``, or a dictionary of such arrays.
@@ -20,16 +21,45 @@ def check_experience(observations: Any, rewards: np.ndarray, num_timesteps: int)
     Raises:
         InvalidExperienceError: a number is not finite; names the environment's index, the step and the key.
     """
-    parts = observations if isinstance(observations, dict) else {"observation": observations}
-    for key, value in {**parts, "reward": rewards}.items():
+    check_finite({**by_key(observations), "reward": rewards}, num_timesteps)
+
+
+def by_key(observations: Any) -> dict[str, np.ndarray]:
+    """The arrays of an observation, by key; one that is no dictionary goes by ``observation``."""
+    return observations if isinstance(observations, dict) else {"observation": observations}
+
+
+def check_finite(arrays: Mapping[str, np.ndarray], num_timesteps: int, lanes: Sequence[int] | None = None) -> None:
+    """Check arrays whose first axis runs over environments: over those of index ``lanes``, or over all.
+
+    Raises:
+        InvalidExperienceError: a number is not finite; names the environment's index, the step and the key.
+    """
+    for key, value in arrays.items():
         # A sum is finite where every term is, and costs a tenth of looking at each; a sum that is not leads to a closer look.
-        if value.dtype.kind == "f" and not np.isfinite(value.sum()):
+        if value.dtype.kind == "f" and not np.isfinite(quiet_sum(value)):
             finite = np.isfinite(value).reshape(len(value), -1).all(axis=1)
             if not finite.all():
-                index = int(np.flatnonzero(~finite)[0])
+                row = int(np.flatnonzero(~finite)[0])
+                index = row if lanes is None else lanes[row]
                 raise InvalidExperienceError(
-                    f"{key} of environment {index} is not finite at step {num_timesteps}: {np.asarray(value[index])}"
+                    f"{key} of environment {index} is not finite at step {num_timesteps}: {np.asarray(value[row])}"
                 )
+
+
+def quiet_sum(values: np.ndarray) -> np.floating[Any]:
+    """The sum in float64; overflow and cancelling infinities are the caller's business."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.sum(dtype=np.float64)
+
+
+def check_observations(observations: Any, space: Any, n_envs: int, num_timesteps: int) -> None:
+    """Check shapes against the observation space (:func:`check_shape` for every part)."""
+    if isinstance(observations, dict):
+        for key, part in observations.items():
+            check_shape(key, part, (n_envs, *space[key].shape), num_timesteps)
+    else:
+        check_shape("observation", observations, (n_envs, *space.shape), num_timesteps)
 
 
 def check_shape(key: str, value: np.ndarray, expected: tuple[int, ...], num_timesteps: int) -> None:

@@ -56,6 +56,8 @@ def encode(value: Any) -> Any:
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, type):
         return {"_class_": name_of(value)}
+    if isinstance(value, partial) and value.args:
+        raise ManifestError(f"{value!r} has positional arguments; name them to store it in a checkpoint")
     if isinstance(value, partial):
         return {"_target_": name_of(value.func), "_partial_": True, **encode(value.keywords)}  # type: ignore[arg-type]
     if dataclasses.is_dataclass(value):

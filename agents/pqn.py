@@ -82,8 +82,7 @@ class PQN(SequenceAlgorithm):
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        if self.env is not None:
-            self.lanes_each = lanes_in_minibatch(self.batch_size, self.n_steps, self.n_envs)
+        self.lanes_each = lanes_in_minibatch(self.batch_size, self.n_steps, self.n_envs)
         self.updater = Updater(self.policy, self.max_grad_norm)
 
     @property

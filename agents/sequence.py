@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from saccade.agents.checkpoint import Checkpointed
-from saccade.agents.guard import check_experience, check_shape
+from saccade.agents.guard import by_key, check_experience, check_finite, check_observations, check_shape
 from saccade.agents.progress import ProgressCallback
 from saccade.agents.rollout import Rollout
 from saccade.agents.update import LossTerms
@@ -123,6 +123,8 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
         assert self._last_obs is not None and self._last_episode_starts is not None
         self.policy.set_training_mode(False)
         rollout, rewards_shape = self.rollout, (env.num_envs,)
+        check_observations(self._last_obs, self.observation_space, env.num_envs, self.num_timesteps)
+        check_finite(by_key(self._last_obs), self.num_timesteps)
         if self._last_state is None or bool(self._last_episode_starts.all()):
             self._last_state = self.policy.initial_state(env.num_envs)
         rollout.state = map_state(lambda leaf: leaf.detach().clone(), self._last_state)
@@ -144,7 +146,11 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
             rollout.actions[t] = actions
             new_obs, rewards, dones, infos = env.step(actions.cpu().numpy())
             check_shape("reward", rewards, rewards_shape, self.num_timesteps)
+            check_observations(new_obs, self.observation_space, env.num_envs, self.num_timesteps)
             check_experience(new_obs, rewards, self.num_timesteps)
+            # Before a callback may stop here: training goes on from what the environment shows now.
+            self._last_obs = new_obs  # type: ignore[assignment]
+            self._last_episode_starts = dones
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             if not callback.on_step():
@@ -153,8 +159,6 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
                 self._update_info_buffer(infos, dones)
                 rewards = rewards + self._truncation_bonus(infos, dones)
             rollout.rewards[t] = torch.as_tensor(rewards)
-            self._last_obs = new_obs  # type: ignore[assignment]
-            self._last_episode_starts = dones
         self._store(self.n_steps, self._to_tensor(self._last_obs))
         callback.on_rollout_end()
         return True
@@ -175,6 +179,7 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
                 batch: Any = {key: np.stack([final[key] for final in finals]) for key in finals[0]}
             else:
                 batch = np.stack(finals)
+            check_finite(by_key(batch), self.num_timesteps, cut)
             with torch.inference_mode():
                 core = self.policy.encode(
                     map_observations(lambda part: part[None], self._to_tensor(batch)),

@@ -16,6 +16,7 @@ from saccade.policies.torso import ConvTorso, MLPTorso, Pixels
 # SB3's short names, for agents that learn Q values.
 Q_POLICIES: dict[str, Any] = {
     "CorePolicy": QPolicy,  # with core_class among the policy_kwargs
+    "MultiInputPolicy": partial(QPolicy, core_class=FeedForward),
     "MlpPolicy": partial(QPolicy, core_class=FeedForward),
     "LstmPolicy": partial(QPolicy, core_class=LSTM),
     "GruPolicy": partial(QPolicy, core_class=GRU),

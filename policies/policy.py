@@ -83,7 +83,8 @@ class CorePolicy(BasePolicy):
     def extract(self, observations: Observations) -> Tensor:
         """Torso features of raw observations ``[B, ...]``; an image core gets its pixels untouched."""
         if isinstance(self.features_extractor, Pixels):
-            return cast("Tensor", observations)
+            pixels = cast("Tensor", observations)
+            return pixels.to(next(self.parameters()).dtype) if pixels.is_floating_point() else pixels
         return cast("Tensor", self.features_extractor(self.preprocess(observations)))
 
     def preprocess(self, observations: Observations) -> Observations:
@@ -182,6 +183,8 @@ class QPolicy(CorePolicy):
         """The dueling head."""
         if not isinstance(self.action_space, gym.spaces.Discrete):
             raise ValueError(f"Q-learning needs a Discrete action space; got {self.action_space}")
+        if self.action_space.start != 0:
+            raise ValueError(f"actions must start at 0; got {self.action_space}")
         self.head = DuelingHead(self.core.features_dim, int(self.action_space.n), self._head_hidden_size)
 
     def forward(

@@ -35,6 +35,7 @@ class Retina(nn.Module):
         ValueError: a number below 1.
     """
 
+    first: Tensor
     offsets: Tensor
 
     def __init__(self, patch_size: int = 6, scales: int = 3, growth: int = 2, pooling: str = "max") -> None:
@@ -46,13 +47,15 @@ class Retina(nn.Module):
         self.scales = scales
         self.pooling = Pooling(pooling)
         self.fields = [patch_size * growth**scale for scale in range(scales)]
-        lines = torch.cat([torch.arange(field) - field / 2 for field in self.fields])
-        self.register_buffer("offsets", lines, persistent=False)
+        # Where every field begins, less its centre (half up, not half to even), and the whole pixels from there on.
+        first = torch.cat([torch.full((field,), 0.5 - field / 2) for field in self.fields])
+        self.register_buffer("first", first, persistent=False)
+        self.register_buffer("offsets", torch.cat([torch.arange(field) for field in self.fields]), persistent=False)
 
     def lines(self, centre: Float[Tensor, " B"], size: int) -> tuple[Tensor, Tensor]:
         """Rows, or columns, of every field side by side, ``[B, sum of fields]``, and which of them lie inside the image."""
-        # Half up, not half to even, which would tear neighbouring pixels apart.
-        places = (((centre + 1) / 2 * size)[:, None] + self.offsets + 0.5).floor().long()
+        # Rounded once a field: rounding every pixel by itself tears neighbours apart where the centre is nearly a half.
+        places = (((centre + 1) / 2 * size)[:, None] + self.first).floor().long() + self.offsets
         inside = (places >= 0) & (places < size)
         return places.where(inside, 0), inside
 

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from torch import Tensor, nn
 
 
@@ -89,4 +89,4 @@ def default_torso(observation_space: gym.Space[Any], reads_image: bool) -> type[
         return Pixels
     if is_image_space(observation_space, check_channels=False) and len(observation_space.shape or ()) == 3:
         return ConvTorso
-    return MLPTorso
+    return CombinedExtractor if isinstance(observation_space, gym.spaces.Dict) else MLPTorso

@@ -102,7 +102,7 @@ def summarise(experiment: str, command: str, seeds: list[int], cfg: DictConfig, 
     }
 
 
-def curve(path: Path) -> dict[str, list[float]]:
+def curve(path: Path) -> dict[str, list[int | float]]:
     """Steps, mean return and success rate while training, at no more than ``CURVE_POINTS`` points."""
     rows = [row for row in read_metrics(path) if "rollout/ep_rew_mean" in row]
     chosen = np.unique(np.linspace(0, max(len(rows) - 1, 0), CURVE_POINTS).astype(int)).tolist()

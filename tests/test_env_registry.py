@@ -214,7 +214,7 @@ def test_every_config_names_an_environment_that_can_be_made(path: Path) -> None:
     venv.step(np.array([venv.action_space.sample() for _ in range(venv.num_envs)]))
 
 
-def test_the_config_of_catch_shows_every_parameter_at_its_default() -> None:
-    config = yaml.safe_load((ROOT / "conf/env/catch.yaml").read_text())
+def test_the_config_of_the_papers_catch_shows_every_parameter_at_its_default() -> None:
+    config = yaml.safe_load((ROOT / "conf/env/catch_paper.yaml").read_text())
     parameters = signature(Catch).parameters.values()
     assert config["kwargs"] == {p.name: p.default for p in parameters if p.name not in ("num_envs", "seed")}

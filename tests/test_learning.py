@@ -25,7 +25,7 @@ def train(*overrides: str) -> Path:
 def gaze_and_ball(folder: Path, lanes: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Where a trained agent looks, and where the ball is, from left -1 to right 1; ``[T, lanes]``, without the first step."""
     agent = PQN.load(folder / "checkpoint.zip")
-    env = make_vec_env("saccade/Catch-v0", lanes, 7, {"height": 12, "width": 12, "ball_drift": 0})
+    env = make_vec_env("saccade/Catch-v0", lanes, 7, {"height": 10, "width": 10, "ball_drift": 0})
     assert isinstance(env, TaskVecEnv)
     assert isinstance(env.task, Catch)
     observations, state, starts = env.reset(), None, np.ones(lanes, np.bool_)
@@ -33,7 +33,7 @@ def gaze_and_ball(folder: Path, lanes: int = 256) -> tuple[np.ndarray, np.ndarra
     while not (state is not None and starts.all()):
         if state is not None:
             gazes.append(state.gaze[:, 0].copy())
-            balls.append((env.task.ball_column + 0.5) / 6 - 1)
+            balls.append((env.task.ball_column + 0.5) / 5 - 1)
         actions, state = agent.predict(observations, state, starts, deterministic=True)
         observations, _, starts, _ = env.step(actions)
     return np.array(gazes), np.array(balls)
