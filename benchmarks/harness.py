@@ -4,17 +4,16 @@ import argparse
 import gc
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from saccade.scripts.machine import machine, versions
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-PACKAGES = ("saccade", "stable-baselines3", "gymnasium", "numpy", "torch")
 
 Work = Callable[[], int]
 """Does a piece of work and returns how many units of it were done."""
@@ -87,25 +86,6 @@ def _rate(piece: Work) -> float:
     return units / seconds
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": 1,
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES},
-    }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def main(description: str, measure: Callable[[bool], list[Row]]) -> None:
     """The command line of a benchmark: ``--json FILE`` and ``--quick``. Ends with status 1 if a goal was missed.
 
@@ -127,7 +107,7 @@ def main(description: str, measure: Callable[[bool], list[Row]]) -> None:
     rows = measure(arguments.quick)
     print(table(rows))
     if arguments.json is not None:
-        content = {"machine": machine(), "rows": [row._asdict() for row in rows]}
+        content = {"machine": machine(threads=1), "versions": versions(), "rows": [row._asdict() for row in rows]}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
     raise SystemExit(any(row.met is False for row in rows))
 

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "numpy", "gymnasium", "stable_baselines3")
+PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3")
 
 
 def machine(threads: int) -> dict[str, Any]:

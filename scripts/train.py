@@ -45,17 +45,18 @@ def train(cfg: DictConfig) -> None:
     print(f"run folder  {folder}\nwatch it    tensorboard --logdir {cfg.runs}", flush=True)
     started = time.perf_counter()
     try:
-        learn(cfg, model, folder)
+        try:
+            learn(cfg, model, folder)
+        finally:
+            model.save(folder / CHECKPOINT)
+            model.logger.close()
+            env.close()
+        report(cfg, model, folder, time.perf_counter() - started)
     except (InvalidExperienceError, WrongExperienceError) as error:
         raise RunError(f"{error}\nstopped before the update that would have used it; the run lies in {folder}") from error
     except KeyboardInterrupt:
         print(f"\ninterrupted at step {model.num_timesteps}; the run lies in {folder}", flush=True)
         raise
-    finally:
-        model.save(folder / CHECKPOINT)
-        model.logger.close()
-        env.close()
-    report(cfg, model, folder, time.perf_counter() - started)
 
 
 def learn(cfg: DictConfig, model: BaseAlgorithm, folder: Path) -> None:
