@@ -23,20 +23,20 @@ def train(*overrides: str) -> Path:
     return Path("runs/run")
 
 
-def seen_late(folder: Path, lanes: int = 512) -> float:
-    """How often a trained agent looks at ball or paddle in the last three steps of an episode: one of them is in the patch."""
+def paddle_seen_last(folder: Path, lanes: int = 512) -> float:
+    """In how many episodes the agent's last look before the ball lands has the paddle in it; from the middle, none has."""
     agent = PQN.load(folder / "checkpoint.zip")
     env = make_vec_env("saccade/Catch-v0", lanes, 7, {"height": 8, "width": 8, "ball_drift": 0})
-    retina = agent.policy.core.retina
     observations, state, starts = env.reset(), None, np.ones(lanes, np.bool_)
-    seen = []
+    seen = 0.0
     while state is None or not starts.all():
         if state is not None:
-            patches = retina(torch.as_tensor(observations), torch.as_tensor(state.gaze))
-            seen.append(patches.flatten(1).any(dim=1).float().mean().item())
+            bottom = torch.as_tensor(observations).clone()
+            bottom[:, :, :-1] = 0  # the ball is above it
+            seen = agent.policy.core.retina(bottom, torch.as_tensor(state.gaze)).flatten(1).any(dim=1).float().mean().item()
         actions, state = agent.predict(observations, state, starts, deterministic=True)
         observations, _, starts, _ = env.step(actions)
-    return float(np.mean(seen[-3:]))
+    return seen
 
 
 @pytest.mark.slow
@@ -44,4 +44,4 @@ def seen_late(folder: Path, lanes: int = 512) -> float:
 def test_the_main_job_learns_to_catch_and_where_to_look(seed: int) -> None:
     folder = train(f"seed={seed}")
     assert json.loads((folder / "evaluation.json").read_text())["success_rate"] >= 0.90
-    assert seen_late(folder) >= 0.9
+    assert paddle_seen_last(folder) >= 0.6
