@@ -5,12 +5,13 @@ import io
 import json
 import os
 import pathlib
+import secrets
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
 from contextlib import nullcontext
+from difflib import get_close_matches
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
 from torch import Tensor
 
 from saccade.agents.manifest import (
@@ -35,6 +36,7 @@ from saccade.agents.manifest import (
 T = TypeVar("T", bound="Checkpointed")
 
 FORMAT = 1
+OMITTED = "_omitted_"
 TENSORS = ("policy.safetensors", "optimizer.safetensors")
 MANIFEST_KEYS = frozenset(
     {"agent", "arguments", "observation_space", "action_space", "n_envs", "counters", "optimizer_groups", "sha256"}
@@ -70,8 +72,7 @@ class Checkpointed(BaseAlgorithm):
             exclude: for SB3's signature; nothing here can be left out.
             include: for SB3's signature; nothing can be added.
 
-        Raises:
-            ManifestError: a constructor argument has no JSON form (a lambda as ``learning_rate``, say).
+        A constructor argument without a JSON form (a lambda as ``learning_rate``, say) is left out; :meth:`load` asks for it.
         """
         optimizer_tensors, optimizer_groups = flatten_optimizer(self.policy.optimizer)
         members = {
@@ -82,7 +83,7 @@ class Checkpointed(BaseAlgorithm):
         manifest = {
             "format": FORMAT,
             "agent": name_of(type(self)),
-            "arguments": encode(self.constructor_arguments()),
+            "arguments": {name: encode_or_omit(value) for name, value in self.constructor_arguments().items()},
             "observation_space": encode_space(self.observation_space),
             "action_space": encode_space(self.action_space),
             "n_envs": self.n_envs,
@@ -102,52 +103,101 @@ class Checkpointed(BaseAlgorithm):
     ) -> None:
         """SB3's ``set_parameters``; a path is one of our checkpoints."""
         if isinstance(load_path_or_dict, str | pathlib.Path):
-            load_path_or_dict = type(self).load(load_path_or_dict, device=device).get_parameters()
-        super().set_parameters(load_path_or_dict, exact_match, device)  # type: ignore[arg-type]
+            members = unpack(load_path_or_dict)
+            groups = json.loads(members["manifest.json"])["optimizer_groups"]
+            load_path_or_dict = {
+                "policy": load_tensors(members["policy.safetensors"]),
+                "policy.optimizer": optimizer_state(load_tensors(members["optimizer.safetensors"]), groups),
+            }
+        super().set_parameters(load_path_or_dict, exact_match, device)
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls: type[T],
         path: str | pathlib.Path | io.BufferedIOBase,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
         allow: Iterable[type] = (),
         **kwargs: Any,
     ) -> T:
-        """An agent from a checkpoint.
+        """An agent from a checkpoint. Where to log (``tensorboard_log``, ``verbose``) is not stored: name it again.
 
         Args:
             path: what was given to :meth:`save`.
             env: an environment to go on training in; its spaces must be those of the checkpoint.
             device: where to put the weights.
+            custom_objects: constructor arguments that replace the stored ones, as ``kwargs`` (SB3).
+            print_system_info: print versions first (SB3).
+            force_reset: for SB3's signature; the environment is always reset before training goes on.
             allow: classes of your own (a core, a torso) that the checkpoint may name.
             kwargs: constructor arguments that replace the stored ones.
 
         Raises:
             CheckpointError: not a checkpoint, damaged, of another format or another agent.
-            ManifestError: it names a class that is not allowed.
+            ManifestError: it names a class that is not allowed, or an argument could not be stored and is not given.
+            TypeError: a name among ``kwargs`` is no constructor argument.
         """
+        if print_system_info:
+            get_system_info()
         members = unpack(path)
         manifest = json.loads(members["manifest.json"])
         if manifest["agent"] != name_of(cls):
             raise CheckpointError(f"this is a checkpoint of {manifest['agent']}, not of {name_of(cls)}")
+        given = {**(custom_objects or {}), **kwargs}
+        taken = [*signature(cls.__init__).parameters, *signature(BaseAlgorithm.__init__).parameters]
+        if unknown := given.keys() - set(taken):
+            near = get_close_matches(min(unknown), taken, n=1)
+            raise TypeError(
+                f"{cls.__name__} takes no argument {min(unknown)!r}{f'; the nearest is {near[0]!r}' if near else ''}"
+            )
+        try:
+            return cls._from_manifest(manifest, members, env, device, allowed_classes(allow), given)
+        except (CheckpointError, ManifestError):
+            raise
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} does not fit this version or environment, or is damaged: {error}") from error
+
+    @classmethod
+    def _from_manifest(
+        cls: type[T],
+        manifest: dict[str, Any],
+        members: dict[str, bytes],
+        env: GymEnv | None,
+        device: torch.device | str,
+        classes: dict[str, type],
+        given: dict[str, Any],
+    ) -> T:
         own = {*signature(cls.__init__).parameters, *SB3_ARGUMENTS} - NOT_STORED
         if strangers := manifest["arguments"].keys() - own:
             raise ManifestError(f"the checkpoint sets {', '.join(sorted(strangers))}, which only the caller may")
-        arguments = decode(manifest["arguments"], allowed_classes(allow)) | kwargs
-        model = cls(env=env, device=device, _init_setup_model=False, **arguments)  # type: ignore[call-arg]
+        stored = {name: value for name, value in manifest["arguments"].items() if name not in given}
+        for name, value in stored.items():
+            if isinstance(value, dict) and OMITTED in value:
+                raise ManifestError(f"{name} could not be stored ({value[OMITTED]}); pass {name}=... to load it")
+        model = cls(env=env, device=device, _init_setup_model=False, **decode(stored, classes), **given)  # type: ignore[call-arg]
         observation_space, action_space = (decode_space(manifest[f"{name}_space"]) for name in ("observation", "action"))
         if model.env is not None:
             check_for_correct_spaces(model.env, observation_space, action_space)
         else:
-            model.observation_space, model.action_space, model.n_envs = observation_space, action_space, manifest["n_envs"]
+            model.observation_space, model.action_space, model.n_envs = observation_space, action_space, int(manifest["n_envs"])
         model._setup_model()
         model.policy.load_state_dict(load_tensors(members["policy.safetensors"]))
-        restore_optimizer(model.policy.optimizer, load_tensors(members["optimizer.safetensors"]), manifest["optimizer_groups"])
-        for name, value in manifest["counters"].items():
-            if name in COUNTERS:
-                setattr(model, name, value)
+        tensors = load_tensors(members["optimizer.safetensors"])
+        model.policy.optimizer.load_state_dict(optimizer_state(tensors, manifest["optimizer_groups"]))
+        for name in COUNTERS:
+            setattr(model, name, manifest["counters"][name])
         return model
+
+
+def encode_or_omit(value: Any) -> Any:
+    """A constructor argument as JSON, or in its place a note that it has none: a training is never lost for that."""
+    try:
+        return encode(value)
+    except ManifestError as error:
+        return {OMITTED: str(error)}
 
 
 def contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -164,13 +214,13 @@ def flatten_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     return tensors, [{key: encode(value) for key, value in group.items()} for group in state["param_groups"]]
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> None:
-    """The inverse of :func:`flatten_optimizer`."""
+def optimizer_state(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The inverse of :func:`flatten_optimizer`: what ``load_state_dict`` takes."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    return {"state": state, "param_groups": groups}
 
 
 def pack(members: dict[str, bytes]) -> bytes:
@@ -190,7 +240,7 @@ def unpack(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, bytes]:
     """
     if isinstance(path, str | pathlib.Path):
         path = pathlib.Path(path)
-        if not path.exists() and path.with_suffix(".zip").exists():
+        if not path.suffix and not path.exists():
             path = path.with_suffix(".zip")
     # A file that cannot be opened says so itself; whatever goes wrong from here on is damage.
     opened: Any = path.open("rb") if isinstance(path, pathlib.Path) else nullcontext(path)
@@ -217,25 +267,33 @@ def unpack(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, bytes]:
     for key in MANIFEST_KEYS - manifest.keys():
         raise CheckpointError(f"{path} is damaged: its manifest has no {key!r}")
     for name in TENSORS:
-        if name not in checksums or hashlib.sha256(members.get(name, b"")).hexdigest() != checksums[name]:
+        if (
+            not isinstance(checksums, dict)
+            or name not in checksums
+            or hashlib.sha256(members.get(name, b"")).hexdigest() != checksums[name]
+        ):
             raise CheckpointError(f"{path} is damaged: its member {name} is not what was saved")
     return members
 
 
 def write_atomically(path: pathlib.Path, data: bytes) -> None:
-    """Write a file so that at any moment either the old one or the new one is whole."""
+    """Write a file so that at any moment, through a crash too, either the old one or the new one is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(8)}"
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        pathlib.Path(temporary).chmod(0o644)
-        pathlib.Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 __all__ = ["CheckpointError", "Checkpointed", "ManifestError", "write_atomically"]

@@ -39,6 +39,7 @@ def diagnose(model: SequenceAlgorithm) -> Iterator[Finding]:
     except InvalidExperienceError as error:
         yield Finding("experience", False, f"{error}; mend the environment first")
         return
+    model.policy.set_training_mode(True)
     yield check_experience(batch)
     yield check_shapes(model, batch)
     yield check_replay(model, batch)
@@ -122,22 +123,19 @@ def check_first_loss(first: LossTerms) -> Finding:
 
 
 def check_gradients(model: SequenceAlgorithm, first: LossTerms) -> Finding:
-    """Every parameter must get a finite gradient that is not zero throughout."""
+    """Every parameter must be part of the loss, and its gradient finite; one that is zero on this batch is worth a word."""
     model.policy.zero_grad(set_to_none=True)
     first.loss.backward()
-    missing, broken = [], []
-    count = 0
-    for name, parameter in model.policy.named_parameters():
-        count += 1
-        if parameter.grad is None or not bool(parameter.grad.any()):
-            missing.append(name)
-        elif not bool(torch.isfinite(parameter.grad).all()):
-            broken.append(name)
-    if broken:
-        return Finding("gradients", False, f"not finite in {', '.join(broken)}")
+    gradients = {name: parameter.grad for name, parameter in model.policy.named_parameters()}
+    missing = [name for name, gradient in gradients.items() if gradient is None]
     if missing:
         return Finding("gradients", False, f"none reaches {', '.join(missing)}: these would never be trained")
-    return Finding("gradients", True, f"finite and not zero in all {count} parameters")
+    broken = [name for name, gradient in gradients.items() if gradient is not None and not bool(torch.isfinite(gradient).all())]
+    if broken:
+        return Finding("gradients", False, f"not finite in {', '.join(broken)}")
+    idle = [name for name, gradient in gradients.items() if gradient is not None and not bool(gradient.any())]
+    words = f", but zero for this batch in {', '.join(idle)}: fine if their input is constant here" if idle else " and not zero"
+    return Finding("gradients", True, f"finite in all {len(gradients)} parameters{words}")
 
 
 def check_overfit(model: SequenceAlgorithm, frozen: Callable[[], LossTerms]) -> Finding:

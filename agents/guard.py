@@ -56,6 +56,8 @@ def quiet_sum(values: np.ndarray) -> np.floating[Any]:
 def check_observations(observations: Any, space: Any, n_envs: int, num_timesteps: int) -> None:
     """Check shapes against the observation space (:func:`check_shape` for every part)."""
     if isinstance(observations, dict):
+        if missing := space.spaces.keys() - observations.keys():
+            raise InvalidExperienceError(f"observations lack {', '.join(sorted(missing))} at step {num_timesteps}")
         for key, part in observations.items():
             check_shape(key, part, (n_envs, *space[key].shape), num_timesteps)
     else:

@@ -37,7 +37,8 @@ def allowed_classes(further: Iterable[type] = ()) -> dict[str, type]:
     """Every class that a manifest may name, by name."""
     exported = [getattr(policies, name) for name in policies.__all__]
     ours = [thing for thing in exported if isinstance(thing, type) and issubclass(thing, torch.nn.Module)]
-    torch_classes = [torch.optim.RAdam, torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop]
+    exported_by_torch = [thing for thing in vars(torch.optim).values() if isinstance(thing, type)]
+    torch_classes = [thing for thing in exported_by_torch if issubclass(thing, torch.optim.Optimizer)]
     sb3 = [torch_layers.NatureCNN, torch_layers.FlattenExtractor, torch_layers.CombinedExtractor, *_SCHEDULES]
     return {name_of(thing): thing for thing in [*ours, Reinforce, *torch_classes, *sb3, *further]}
 
@@ -56,10 +57,12 @@ def encode(value: Any) -> Any:
         return {str(key): encode(item) for key, item in value.items()}
     if isinstance(value, type):
         return {"_class_": name_of(value)}
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, partial) and value.args:
         raise ManifestError(f"{value!r} has positional arguments; name them to store it in a checkpoint")
-    if isinstance(value, partial):
-        return {"_target_": name_of(value.func), "_partial_": True, **encode(value.keywords)}  # type: ignore[arg-type]
+    if isinstance(value, partial) and isinstance(value.func, type):
+        return {"_target_": name_of(value.func), "_partial_": True, **encode(value.keywords)}
     if dataclasses.is_dataclass(value):
         return {"_target_": name_of(type(value)), **encode(vars(value))}
     if isinstance(value, _SCHEDULES):

@@ -53,21 +53,34 @@ class PQN(SequenceAlgorithm):
         self,
         policy: str | Callable[..., BasePolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 5e-4,
+        learning_rate: float | Schedule = 1e-3,
         n_steps: int = 32,
         batch_size: int | None = None,
         n_epochs: int = 2,
         gamma: float = 0.99,
-        q_lambda: float = 0.65,
+        q_lambda: float = 0.95,
         exploration_fraction: float = 0.2,
         exploration_initial_eps: float = 1.0,
-        exploration_final_eps: float = 0.05,
+        exploration_final_eps: float = 0.02,
         max_grad_norm: float = 10.0,
         reinforce: Reinforce | None = None,
         _init_setup_model: bool = True,
         **sb3_kwargs: Any,
     ) -> None:
         super().__init__(policy, env, learning_rate, n_steps, gamma, **sb3_kwargs)
+        shares = {
+            "q_lambda": q_lambda,
+            "exploration_fraction": exploration_fraction,
+            "exploration_initial_eps": exploration_initial_eps,
+            "exploration_final_eps": exploration_final_eps,
+        }
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must be in [0, 1]; got {share}")
+        if n_epochs < 1:
+            raise ValueError(f"n_epochs must be at least 1; got {n_epochs}")
+        if max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm must be positive; got {max_grad_norm}")
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.q_lambda = q_lambda
@@ -88,6 +101,8 @@ class PQN(SequenceAlgorithm):
     @property
     def exploration_rate(self) -> float:
         """ε at this point of the training."""
+        if self.exploration_fraction == 0:
+            return self.exploration_final_eps
         return self.exploration_schedule(self._current_progress_remaining)
 
     def explore(self, features: Tensor) -> Tensor:
@@ -160,7 +175,7 @@ def lanes_in_minibatch(batch_size: int | None, n_steps: int, n_envs: int) -> int
         ValueError: ``batch_size`` does not divide the rollout into whole sequences; names the nearest sizes that do.
     """
     if batch_size is None:
-        return min(n_envs, max(1, MINIBATCH // n_steps))
+        return max(lanes for lanes in range(1, n_envs + 1) if n_envs % lanes == 0 and lanes <= max(1, MINIBATCH // n_steps))
     lanes, rest = divmod(batch_size, n_steps)
     if rest or lanes < 1 or n_envs % lanes:
         valid = [n_steps * lanes for lanes in range(1, n_envs + 1) if n_envs % lanes == 0]

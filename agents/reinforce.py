@@ -26,10 +26,10 @@ class Reinforce:
             without one, or inside the action's ratio, the gaze learns nothing. ``None`` for one epoch.
         ent_coef: weight of the entropy bonus; matters only where the spread ``σ`` is learned.
         baseline_coef: weight of the baseline's squared error.
-        normalize_advantage: divide advantages by their standard deviation over the minibatch.
+        normalize_advantage: divide advantages by their root mean square over the minibatch.
     """
 
-    coef: float = 0.1
+    coef: float = 0.3
     clip_range: float | None = 0.2
     ent_coef: float = 0.0
     baseline_coef: float = 0.5

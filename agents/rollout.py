@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -49,8 +50,10 @@ class Rollout:
         """Buffers for ``T = n_steps`` steps in ``B = n_envs`` lanes."""
 
         def zeros(steps: int, space: gym.Space[Any]) -> Tensor:
-            sample = torch.as_tensor(space.sample())
-            return torch.zeros(steps, n_envs, *sample.shape, dtype=sample.dtype, device=device)
+            if space.shape is None:
+                raise ValueError(f"{space} has no fixed shape")
+            one = torch.as_tensor(np.zeros(space.shape, dtype=space.dtype))
+            return torch.zeros(steps, n_envs, *one.shape, dtype=one.dtype, device=device)
 
         def floats(*sizes: int) -> Tensor:
             return torch.zeros(n_steps, n_envs, *sizes, device=device)

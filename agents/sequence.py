@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from stable_baselines3.common.utils import obs_as_tensor, safe_mean
@@ -106,10 +106,11 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
         """Update the policy from ``self.rollout``, and log."""
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        made = super()._init_callback(callback, progress_bar=False)
         if progress_bar:
-            made = super()._init_callback([made, ProgressCallback()], progress_bar=False)
-        return made
+            chosen = callback if isinstance(callback, list) else [] if callback is None else [callback]
+            asked = [one if isinstance(one, BaseCallback) else ConvertCallback(one) for one in chosen]
+            callback = [*asked, ProgressCallback()]
+        return super()._init_callback(callback, progress_bar=False)
 
     def _to_tensor(self, observations: Any) -> Observations:
         return obs_as_tensor(observations, self.device)
@@ -179,6 +180,7 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
                 batch: Any = {key: np.stack([final[key] for final in finals]) for key in finals[0]}
             else:
                 batch = np.stack(finals)
+            check_observations(batch, self.observation_space, len(cut), self.num_timesteps)
             check_finite(by_key(batch), self.num_timesteps, cut)
             with torch.inference_mode():
                 core = self.policy.encode(
@@ -198,7 +200,7 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
         self: T,
         total_timesteps: int,
         callback: MaybeCallback = None,
-        log_interval: int = 1,
+        log_interval: int | None = 1,
         tb_log_name: str = "run",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
@@ -207,7 +209,8 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
         total_timesteps, callback = self._setup_learn(total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar)
         assert self.env is not None
         self.rollout = self.make_rollout()
-        self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+        if self.num_timesteps < total_timesteps:
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
         iteration = 0
         callback.on_training_start(locals(), globals())
         try:
@@ -215,10 +218,13 @@ class SequenceAlgorithm(Checkpointed, BaseAlgorithm):
                 iteration += 1
                 self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
                 self.train()
-                if iteration % log_interval == 0:
+                if log_interval is not None and iteration % log_interval == 0:
                     self.dump_logs(iteration)
-        finally:
             callback.on_training_end()
+        finally:
+            # However the training ended, nothing that was recorded is lost.
+            if self.logger.name_to_value:
+                self.dump_logs(iteration)
         return self
 
     def dump_logs(self, iteration: int = 0) -> None:

@@ -59,7 +59,7 @@ class RecurrentGlimpse(Core):
         retina: makes the retina: :class:`~saccade.policies.retina.Retina`, or a partial of it.
 
     Raises:
-        ValueError: the input is not an image.
+        ValueError: the input is not an image, or the memory takes latent decisions of its own.
     """
 
     reads_image: ClassVar[bool] = True
@@ -79,6 +79,10 @@ class RecurrentGlimpse(Core):
         patch_shape = (self.retina.scales, self.input_shape[0], self.retina.patch_size, self.retina.patch_size)
         self.glimpse = GlimpseNetwork(patch_shape, pathway_size, glimpse_size)
         self.memory = memory((glimpse_size,), hidden_size=hidden_size)
+        if self.memory.decision_size:
+            raise ValueError(
+                f"{type(self.memory).__name__} takes decisions of its own; a glimpse needs a memory that takes none"
+            )
         self.gaze_policy = gaze(self.memory.features_dim)
         self.features_dim = self.memory.features_dim
         self.trains_decisions = self.gaze_policy.trained
@@ -106,7 +110,7 @@ class RecurrentGlimpse(Core):
         tap("gaze", state.gaze.clamp(-1, 1), TapKind.GAZE, self.tap_notes)
         memory = self.memory.step(self.look(inputs, state.gaze), state.memory)
         decision = self.gaze_policy(memory.features, replay, deterministic)
-        return CoreOutput(memory.features, GlimpseState(decision.value, memory.state), decision)
+        return CoreOutput(memory.features, GlimpseState(decision.value, memory.state), decision, memory.cost)
 
     def unroll(
         self,
@@ -124,4 +128,4 @@ class RecurrentGlimpse(Core):
         glimpses = self.look(inputs.flatten(0, 1), gazes.flatten(0, 1)).unflatten(0, episode_starts.shape)
         memory = self.memory(glimpses, state.memory, episode_starts)
         decision = self.gaze_policy(memory.features, replay, deterministic)
-        return CoreOutput(memory.features, GlimpseState(decision.value[-1], memory.state), decision)
+        return CoreOutput(memory.features, GlimpseState(decision.value[-1], memory.state), decision, memory.cost)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.preprocessing import preprocess_obs
+from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
@@ -38,6 +38,7 @@ class CorePolicy(BasePolicy):
         features_extractor_class: the torso; chosen by observation space and core if ``None``.
         features_extractor_kwargs: its arguments after the observation space.
         optimizer_class: a torch optimiser; ``optimizer_kwargs`` are its arguments after ``lr``.
+        normalize_images: scale bytes to 0 to 1 before the torso (SB3); an image core always does.
 
     Raises:
         ValueError: the core cannot read what the torso gives for this observation space.
@@ -54,6 +55,7 @@ class CorePolicy(BasePolicy):
         features_extractor_kwargs: dict[str, Any] | None = None,
         optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.RAdam,
         optimizer_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
     ) -> None:
         torso_class = features_extractor_class or default_torso(observation_space, core_class.reads_image)
         super().__init__(
@@ -63,6 +65,7 @@ class CorePolicy(BasePolicy):
             features_extractor_kwargs,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
+            normalize_images=normalize_images,
         )
         self.features_extractor = self.make_features_extractor()
         torso_shape = getattr(self.features_extractor, "output_shape", (self.features_extractor.features_dim,))
@@ -76,25 +79,40 @@ class CorePolicy(BasePolicy):
         """Make the heads; called once, before the optimiser is made, so that it trains them."""
         raise NotImplementedError(f"{type(self).__name__} has no heads")
 
+    def save(self, path: str) -> None:
+        """A policy is saved with its agent: SB3's own way of saving one alone is a pickle.
+
+        Raises:
+            NotImplementedError: always; names the way.
+        """
+        raise NotImplementedError(f"save the agent (agent.save({path!r})), or use torch or safetensors on policy.state_dict()")
+
     def initial_state(self, batch_size: int) -> State:
         """The core's initial state for ``batch_size`` lanes."""
         return self.core.initial_state(batch_size)
 
     def extract(self, observations: Observations) -> Tensor:
-        """Torso features of raw observations ``[B, ...]``; an image core gets its pixels untouched."""
-        if isinstance(self.features_extractor, Pixels):
-            pixels = cast("Tensor", observations)
-            return pixels.to(next(self.parameters()).dtype) if pixels.is_floating_point() else pixels
-        return cast("Tensor", self.features_extractor(self.preprocess(observations)))
+        """Torso features of raw observations ``[B, ...]``; an image core gets bytes untouched, and scales what it looks at."""
+        if isinstance(self.features_extractor, Pixels) and self.observes_bytes:
+            return cast("Tensor", observations)
+        inputs = self.preprocess(observations)
+        dtype = next(self.parameters()).dtype
+        return cast("Tensor", self.features_extractor(map_observations(lambda part: part.to(dtype), inputs)))
+
+    @property
+    def observes_bytes(self) -> bool:
+        """Whether observations are images of whole numbers from 0 to 255."""
+        return is_image_space(self.observation_space, check_channels=False)
 
     def preprocess(self, observations: Observations) -> Observations:
         """Raw observations ``[B, ...]`` as the floats that the network computes with: what a gradient is taken with respect to.
 
-        ``features_extractor`` reads the result, whichever it is, and whole-number pixels are scaled just as the retina does.
+        ``features_extractor`` reads the result, whichever it is. Bytes are scaled to 0 to 1, as the retina does; other numbers
+        are taken as they are.
         """
         if isinstance(self.features_extractor, Pixels):
             pixels = cast("Tensor", observations)
-            return pixels if pixels.is_floating_point() else pixels.float() / 255
+            return pixels.float() / 255 if self.observes_bytes else pixels if pixels.is_floating_point() else pixels.float()
         return preprocess_obs(observations, self.observation_space, normalize_images=self.normalize_images)
 
     def encode(

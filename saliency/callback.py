@@ -102,7 +102,6 @@ class SaliencyCallback(BaseCallback):
             return
         if self._looked_at != self.num_timesteps:
             self.look()
-            self.logger.dump(self.num_timesteps)
         self.env.close()
         self.env = None
 
@@ -118,7 +117,7 @@ class SaliencyCallback(BaseCallback):
             with undisturbed(self.policy):
                 if self.seed is not None:
                     self.env.seed(self.seed)
-                episode = play_episode(self.policy, self.env, self.max_steps)
+                episode = self.play()
             maps = episode_jacobian(self.policy, episode)
             for name, value in scalars(episode, maps).items():
                 self.logger.record(f"saliency/{name}", value)
@@ -128,8 +127,19 @@ class SaliencyCallback(BaseCallback):
         except EXPECTED_FAILURES as error:
             self.say_once(f"no saliency film: {type(error).__name__}: {error}")
 
+    def play(self) -> Episode:
+        """An episode; without pictures where the environment cannot render."""
+        assert self.env is not None
+        try:
+            return play_episode(self.policy, self.env, self.max_steps)
+        except gym.error.Error as error:
+            self.say_once(f"no saliency film: {type(error).__name__}: {error}")
+            return play_episode(self.policy, self.env, self.max_steps, render=False)
+
     def films(self, episode: Episode, maps: DuelingMaps) -> Iterator[tuple[str, Film]]:
         """Every film that can be drawn of an episode, by name."""
+        if episode.frames is None and self._said:
+            return  # why has been said
         if episode.frames is None:
             self.say_once("no saliency films: observations are no images and the environment renders none")
             return

@@ -92,7 +92,7 @@ def undisturbed(policy: CorePolicy) -> Iterator[None]:
             module.training = mode
 
 
-def play_episode(policy: QPolicy, env: VecEnv, max_steps: int = 256) -> Episode:
+def play_episode(policy: QPolicy, env: VecEnv, max_steps: int = 256, render: bool = True) -> Episode:
     """Reset ``env``, let the policy act greedily, and record lane 0 until its episode ends.
 
     The policy's weights, gradients, modes and random generators are left as they were.
@@ -101,13 +101,14 @@ def play_episode(policy: QPolicy, env: VecEnv, max_steps: int = 256) -> Episode:
         policy: acts with the likeliest action and latent decision.
         env: any number of lanes; all are stepped.
         max_steps: the episode is left there if it has not ended before.
+        render: ask the environment for pictures where the observation is none.
 
     Raises:
         ValueError: ``max_steps`` is below 1.
     """
     if max_steps < 1:
         raise ValueError(f"max_steps must be at least 1; got {max_steps}")
-    rendered = not shows_image(policy.observation_space) and env.render_mode == "rgb_array"
+    rendered = render and not shows_image(policy.observation_space) and env.render_mode == "rgb_array"
     rows: list[dict[str, Any]] = []
     pictures: list[Any] = []
     with undisturbed(policy), torch.no_grad(), recording() as taps:

@@ -6,10 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import torch
+from hydra import compose
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.vec_env import VecEnv
 
 import saccade.agents as agents
@@ -17,9 +20,19 @@ from saccade.agents.checkpoint import CheckpointError
 from saccade.agents.manifest import ManifestError, allowed_classes, name_of
 from saccade.agents.sequence import SequenceAlgorithm
 from saccade.envs import CannotMakeEnvironment, make_vec_env
-from saccade.scripts.command import UserError
+from saccade.policies import Core
+from saccade.scripts.errors import UserError
 
-AGENTS: dict[str, type[SequenceAlgorithm]] = {name_of(agents.PQN): agents.PQN}
+EXPORTED = [getattr(agents, name) for name in agents.__all__]
+AGENTS: dict[str, type[SequenceAlgorithm]] = {
+    name_of(thing): thing for thing in EXPORTED if isinstance(thing, type) and issubclass(thing, SequenceAlgorithm)
+}
+LEAST = {
+    **dict.fromkeys(["total_timesteps", "log_interval", "threads", "env.n_envs"], 1),
+    **dict.fromkeys(["evaluation.episodes", "evaluation.n_envs", "saliency.max_steps"], 1),
+    **dict.fromkeys(["saliency.every", "seed"], 0),
+}
+"""The smallest that a value may be."""
 
 
 def targets(cfg: Any) -> Iterator[str]:
@@ -55,16 +68,52 @@ def build(cfg: DictConfig) -> Any:
         raise
 
 
+def check_values(cfg: DictConfig) -> None:
+    """Refuse what no type can: numbers out of their range, no environment, a name that is a path.
+
+    Raises:
+        UserError: one of them.
+    """
+    for group in ("agent", "policy", "env"):
+        if not OmegaConf.is_dict(OmegaConf.select(cfg, group)):
+            raise UserError(f"{group} is empty; choose one with {group}=NAME")
+    for key, least in LEAST.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise UserError(f"{key} is a whole number from {least} on, not {value!r}")
+    if not isinstance(OmegaConf.select(cfg, "env.id"), str):
+        raise UserError("env.id is empty; saccade envs lists what there is")
+    name = OmegaConf.select(cfg, "name")
+    if name and (Path(name).name != name or name == ".." or "\\" in name):
+        raise UserError(f"name={name} is a path; the run folder's name goes there, and the folder it lies in is runs=")
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that this machine lacks, where stable-baselines3 would quietly take the CPU.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    if name == "auto":
+        return
+    try:
+        torch.zeros(1, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"device={name} cannot be used here ({reason}); cpu can, and auto takes what there is") from error
+
+
 def make_env(cfg: DictConfig, n_envs: int | None = None, seed: int | None = None) -> VecEnv:
     """The environments of ``cfg.env``.
 
     Raises:
-        UserError: there is no such environment, or it does not take these arguments.
+        UserError: a value is out of its range, there is no such environment, or it does not take these arguments.
     """
-    kwargs = OmegaConf.to_container(cfg.env.kwargs, resolve=True)
-    assert isinstance(kwargs, dict)
+    check_values(cfg)
+    kwargs: Any = OmegaConf.to_container(cfg.env.kwargs, resolve=True) if cfg.env.get("kwargs") else {}
+    n_envs = cfg.env.n_envs if n_envs is None else n_envs
     try:
-        return make_vec_env(cfg.env.id, n_envs or cfg.env.n_envs, cfg.seed if seed is None else seed, kwargs)  # type: ignore[arg-type]
+        return make_vec_env(cfg.env.id, n_envs, cfg.seed if seed is None else seed, kwargs)
     except (CannotMakeEnvironment, ValueError) as error:
         raise UserError(str(error)) from error
 
@@ -87,12 +136,16 @@ def make_agent(cfg: DictConfig, env: VecEnv) -> SequenceAlgorithm:
     Raises:
         UserError: a value is out of its range, or the policy cannot read what the environment shows.
     """
+    check_device(cfg.device)
     make = build(cfg.agent)
     kwargs = policy_kwargs(cfg)
-    if kwargs["core_class"].reads_image and not is_image_space(env.observation_space, check_channels=False):
+    core = kwargs.get("core_class")
+    if not (isinstance(core, type) and issubclass(core, Core)):
+        raise UserError(f"policy.core is {cfg.policy.get('core')}, and a policy needs a core: policy=lstm, for one")
+    space = env.observation_space
+    if core.reads_image and not (isinstance(space, gym.spaces.Box) and len(space.shape) == 3):
         raise UserError(
-            f"{kwargs['core_class'].__name__} looks at images, and {cfg.env.id} shows {env.observation_space}; "
-            "policy=lstm, gru or mlp reads vectors"
+            f"{core.__name__} looks at images, and {cfg.env.id} shows {space}; policy=lstm, gru or mlp reads vectors"
         )
     try:
         model: SequenceAlgorithm = make("CorePolicy", env, policy_kwargs=kwargs, seed=cfg.seed, device=cfg.device)
@@ -117,13 +170,31 @@ def load_agent(cfg: DictConfig, path: Path) -> SequenceAlgorithm:
 
 
 def set_threads(cfg: DictConfig) -> None:
-    """Let torch use ``cfg.threads`` threads."""
+    """Let torch use ``cfg.threads`` threads.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+    check_values(cfg)
     torch.set_num_threads(int(cfg.threads))
 
 
 def drop_foreign_kwargs(cfg: DictConfig, overrides: Sequence[str]) -> None:
     """``env.kwargs`` of a group's file belong to that file's id: naming another id leaves only those named beside it."""
-    keys = {text.lstrip("+").partition("=")[0] for text in overrides}
-    if "env.id" in keys:
-        with open_dict(cfg):
-            cfg.env.kwargs = {key: value for key, value in cfg.env.kwargs.items() if f"env.kwargs.{key}" in keys}
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    without_id = [override.input_line or "" for override in parsed if override.key_or_group != "env.id"]
+    kwargs = OmegaConf.select(cfg, "env.kwargs")
+    if len(without_id) == len(parsed) or not kwargs:
+        return
+    hydra = HydraConfig.get()
+    if compose(hydra.job.config_name, [*hydra.overrides.hydra, *without_id]).env.id == cfg.env.id:
+        return
+    named: set[str] = set()
+    for override in parsed:
+        value = override.value()
+        if override.key_or_group.startswith("env.kwargs."):
+            named.add(override.key_or_group.split(".")[2])
+        elif override.key_or_group == "env.kwargs":
+            named |= {str(key) for key in value} if isinstance(value, dict) else set(kwargs)
+    with open_dict(cfg):
+        cfg.env.kwargs = {key: value for key, value in kwargs.items() if str(key) in named}

@@ -7,6 +7,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from saccade.agents.diagnose import diagnose
+from saccade.envs import WrongExperienceError
 from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set_threads
 from saccade.scripts.command import run_command
 
@@ -27,9 +28,13 @@ def check(cfg: DictConfig) -> None:
     env = make_env(cfg)
     model = make_agent(cfg, env)
     wrong = 0
-    for finding in diagnose(model):
-        print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name}: {finding.message}", flush=True)
-        wrong += not finding.ok
+    try:
+        for finding in diagnose(model):
+            print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.name}: {finding.message}", flush=True)
+            wrong += not finding.ok
+    except WrongExperienceError as error:
+        print(f"WRONG  experience: {error}; mend the environment first")
+        wrong += 1
     env.close()
     print("nothing wrong: start training" if not wrong else f"{wrong} wrong: mend before training")
     if wrong:

@@ -13,8 +13,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from saccade.agents.checkpoint import write_atomically
+from saccade.envs import WrongExperienceError
 from saccade.scripts.build import load_agent, make_env, set_threads
-from saccade.scripts.command import UserError, run_command
+from saccade.scripts.command import RunError, UserError, run_command
 from saccade.scripts.run_folder import CHECKPOINT, CONFIG, EVALUATION
 
 
@@ -57,7 +58,11 @@ def evaluate_run(options: DictConfig) -> None:
 
     Raises:
         UserError: no such run, or nothing in it to evaluate.
+        RunError: an environment returned what it should not.
     """
+    for name in ("episodes", "n_envs"):
+        if options[name] < 1:
+            raise UserError(f"{name} must be at least 1; got {options[name]}")
     if options.run is None:
         raise UserError("which run? saccade evaluate run=runs/NAME")
     folder = Path(options.run)
@@ -69,9 +74,11 @@ def evaluate_run(options: DictConfig) -> None:
     set_threads(cfg)
     model = load_agent(cfg, folder / CHECKPOINT)
     before = read_evaluation(folder)
-    result = evaluate(
-        cfg, model, options.episodes, options.n_envs, options.seed, before.get("wall_seconds"), options.deterministic
-    )
+    wall_seconds = before.get("wall_seconds")
+    try:
+        result = evaluate(cfg, model, options.episodes, options.n_envs, options.seed, wall_seconds, options.deterministic)
+    except WrongExperienceError as error:
+        raise RunError(str(error)) from error
     print(f"{result.summary()}  ({write_evaluation(folder, result)})")
 
 

@@ -1,5 +1,6 @@
 """``saccade``: one command, a handful of subcommands, each also a file to run (``python scripts/train.py``)."""
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -27,8 +28,19 @@ USAGE = "\n".join(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one subcommand; exits with 2 where there is no such command."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    """Run one subcommand; exits with 2 where there is no such command, with 130 on Ctrl-C, imports included."""
+    try:
+        dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `saccade envs | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at Python's end
+        sys.exit(141)
+
+
+def dispatch(arguments: list[str]) -> None:
+    """Choose the subcommand."""
     command = arguments[0] if arguments else "--help"
     if command in {"-h", "--help"}:
         print(USAGE)

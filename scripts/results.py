@@ -1,20 +1,25 @@
 """``saccade results``: run an experiment's seeds and write ``results/EXPERIMENT.json``; nothing in it is typed by hand."""
 
 import json
+import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from saccade.agents.checkpoint import write_atomically
+from saccade.scripts.build import check_values
 from saccade.scripts.command import RunError, UserError, run_command
+from saccade.scripts.evaluate import Evaluation
 from saccade.scripts.machine import machine, versions
 from saccade.scripts.run_folder import EVALUATION, METRICS, read_metrics
 
@@ -32,7 +37,7 @@ def results(cfg: DictConfig) -> None:
     """Train and evaluate every seed in a process of its own, then write the file.
 
     Raises:
-        UserError: no experiment, or one that claims nothing.
+        UserError: no experiment, one that claims nothing, or a value out of its range.
         RunError: a run failed.
     """
     hydra = HydraConfig.get()
@@ -40,13 +45,38 @@ def results(cfg: DictConfig) -> None:
     if experiment is None or cfg.claim is None:
         raise UserError("which experiment? saccade results experiment=straight_catch; only one with a claim has results")
     seeds, overrides = list(cfg.seeds), train_overrides(cfg, hydra.overrides.task)
+    path = Path(cfg.folder) / f"{experiment}.json"
+    check_first(cfg, path)
     with ThreadPoolExecutor(cfg.jobs) as pool:
         folders = list(pool.map(lambda seed: run_seed([*overrides, f"seed={seed}"]), seeds))
-    command = f"saccade results {' '.join(asked(hydra.overrides.task, WHERE | {'seeds'}))} seeds={seeds}".replace(", ", ",")
+    listed = f"seeds=[{','.join(map(str, seeds))}]"
+    command = shlex.join(["saccade", "results", *asked(hydra.overrides.task, WHERE | {"seeds"}), listed])
     report = summarise(experiment, command, seeds, cfg, folders)
-    path = Path(cfg.folder) / f"{experiment}.json"
     write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
     print(f"{report['metric']} {report['values']}, goal {report['goal']}, met: {report['met']}  ({path})")
+
+
+def check_first(cfg: DictConfig, path: Path) -> None:
+    """Find out before hours of training what would make them useless.
+
+    Raises:
+        UserError: a value is out of its range, the metric is none, or nothing can be written where the file goes.
+    """
+    check_values(cfg)
+    if cfg.jobs < 1:
+        raise UserError(f"jobs is a whole number from 1 on, not {cfg.jobs}")
+    if not cfg.seeds or min(cfg.seeds) < 0:
+        raise UserError(f"seeds is a list of whole numbers from 0 on, such as [0,1,2], not {list(cfg.seeds)}")
+    metrics = [field.name for field in fields(Evaluation) if field.type is not str]
+    metric = OmegaConf.select(cfg, "claim.metric")
+    if metric not in metrics:
+        raise UserError(f"claim.metric {metric!r} is not in {EVALUATION}; there are: {', '.join(metrics)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {path.parent.resolve()}: {error.strerror or error}") from error
 
 
 def train_overrides(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
@@ -80,9 +110,18 @@ def run_seed(overrides: Sequence[str]) -> Path:
 
 
 def summarise(experiment: str, command: str, seeds: list[int], cfg: DictConfig, folders: list[Path]) -> dict[str, Any]:
-    """The content of the results file."""
+    """The content of the results file.
+
+    Raises:
+        RunError: a run has no value for the claim's metric.
+    """
     evaluations = [json.loads((folder / EVALUATION).read_text()) for folder in folders]
     values = [evaluation[cfg.claim.metric] for evaluation in evaluations]
+    if None in values:
+        raise RunError(
+            f"{folders[values.index(None)] / EVALUATION} has no {cfg.claim.metric}: its environment does not say "
+            "whether an episode succeeded; claim.metric=mean_reward is always there"
+        )
     goal = cfg.claim.goal
     return {
         "experiment": experiment,

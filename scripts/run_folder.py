@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from stable_baselines3.common.logger import KVWriter
 
-from saccade.scripts.command import UserError
+from saccade.scripts.errors import UserError
 
 CHECKPOINT = "checkpoint.zip"
 CONFIG = "config.yaml"

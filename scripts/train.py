@@ -1,8 +1,11 @@
 """``saccade train``: train an agent from a composed config, into a run folder of its own."""
 
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -48,15 +51,29 @@ def train(cfg: DictConfig) -> None:
         try:
             learn(cfg, model, folder)
         finally:
-            model.save(folder / CHECKPOINT)
-            model.logger.close()
-            env.close()
+            with no_interrupts():
+                model.save(folder / CHECKPOINT)
+                model.logger.close()
+                env.close()
         report(cfg, model, folder, time.perf_counter() - started)
     except (InvalidExperienceError, WrongExperienceError) as error:
-        raise RunError(f"{error}\nstopped before the update that would have used it; the run lies in {folder}") from error
+        raise RunError(f"{error}\nstopped at step {model.num_timesteps}; the run lies in {folder}") from error
     except KeyboardInterrupt:
         print(f"\ninterrupted at step {model.num_timesteps}; the run lies in {folder}", flush=True)
         raise
+
+
+@contextmanager
+def no_interrupts() -> Iterator[None]:
+    """Ctrl-C waits: a second one must not cost the checkpoint that the first one asked for."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def learn(cfg: DictConfig, model: BaseAlgorithm, folder: Path) -> None:

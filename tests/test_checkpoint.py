@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from checkpoints import SMALL, looking, reacting, remembering, same_tensors, save_one, tensors
-from saccade.agents import PQN, ManifestError
+from saccade.agents import PQN, CheckpointError, ManifestError
+from saccade.agents.checkpoint import pack, unpack
 from saccade.envs import ProbeConstant, ProbeMemory, TaskVecEnv
 from small_agents import flat
 
@@ -112,13 +113,35 @@ def test_every_optimiser_on_the_list(optimizer: str, tmp_path: Path) -> None:
     assert same_tensors(model.policy.optimizer.state_dict()["state"], loaded.policy.optimizer.state_dict()["state"])
 
 
-def test_an_argument_without_json_is_refused_and_the_old_file_stays(saved: Path) -> None:
-    before = saved.read_bytes()
+def test_an_argument_without_json_is_asked_for_when_loading(tmp_path: Path) -> None:
     model = PQN("MlpPolicy", TaskVecEnv(ProbeMemory(5)), learning_rate=lambda progress: 0.1 * progress, device="cpu")
-    with pytest.raises(ManifestError, match="lambda"):
-        model.save(saved)
-    assert saved.read_bytes() == before
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    model.save(tmp_path / "lambda")
+    with pytest.raises(ManifestError, match=r"learning_rate could not be stored .*pass learning_rate="):
+        PQN.load(tmp_path / "lambda")
+    assert same_tensors(PQN.load(tmp_path / "lambda", learning_rate=0.1).policy.state_dict(), model.policy.state_dict())
+
+
+def test_a_path_with_another_suffix_is_not_another_file(saved: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        PQN.load(saved.with_suffix(".model"))
+
+
+def test_set_parameters_draws_no_random_number(saved: Path) -> None:
+    model = PQN.load(saved)
+    before = torch.random.get_rng_state()
+    model.set_parameters(str(saved))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "broken", [{"sha256": 5}, {"arguments": []}, {"counters": []}, {"n_envs": "x"}, {"optimizer_groups": []}, {"arguments": {}}]
+)
+def test_a_malformed_manifest_is_a_checkpoint_error(broken: dict[str, Any], saved: Path, tmp_path: Path) -> None:
+    members = unpack(saved)
+    members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), **broken}).encode()
+    (tmp_path / "broken.zip").write_bytes(pack(members))
+    with pytest.raises(CheckpointError):
+        PQN.load(tmp_path / "broken.zip")
 
 
 # A write that is cut short.

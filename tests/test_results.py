@@ -1,6 +1,7 @@
 """Results files: written by a command, complete, and the only source of the docs' tables."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_an_experiment_fills_its_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(report["values"]) == len(report["curves"]) == 2
     assert report["met"] is (min(report["values"]) >= 0.9)
     assert report["command"].startswith("saccade results experiment=straight_catch ")
-    assert report["command"].endswith(" seeds=[0,1]")
+    assert shlex.split(report["command"])[-1] == "seeds=[0,1]"
     assert "jobs" not in report["command"]
     assert report["curves"][0]["step"][-1] == 640
 
@@ -42,6 +43,15 @@ def test_results_need_an_experiment(
 
 def test_the_tables_of_the_docs_are_those_of_the_files() -> None:
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == page(ROOT / "results")
+
+
+def test_the_learned_gaze_beats_both_baselines() -> None:
+    learned, centre, random = (
+        json.loads((ROOT / "results" / f"straight_catch{name}.json").read_text()) for name in ("", "_centre", "_random")
+    )
+    assert learned["seeds"] == centre["seeds"] == random["seeds"] == [0, 1, 2]
+    assert learned["steps"] == centre["steps"] == random["steps"]
+    assert min(learned["values"]) > max(centre["values"] + random["values"])
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
