@@ -1,6 +1,6 @@
 """How to learn: SB3 algorithms over any core."""
 
-from saccade.agents.checkpoint import CheckpointError
+from saccade.agents.archive import CheckpointError
 from saccade.agents.guard import InvalidExperienceError
 from saccade.agents.manifest import ManifestError
 from saccade.agents.pqn import PQN

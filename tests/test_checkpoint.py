@@ -13,7 +13,7 @@ import torch
 
 from checkpoints import SMALL, looking, reacting, remembering, same_tensors, save_one, tensors
 from saccade.agents import PQN, CheckpointError, ManifestError
-from saccade.agents.checkpoint import pack, unpack
+from saccade.agents.archive import pack, unpack
 from saccade.envs import ProbeConstant, ProbeMemory, TaskVecEnv
 from small_agents import flat
 

@@ -13,7 +13,7 @@ import torch
 
 from checkpoints import rewrite, save_one
 from saccade.agents import PQN, CheckpointError
-from saccade.agents.checkpoint import unpack
+from saccade.agents.archive import unpack
 
 
 @pytest.fixture
