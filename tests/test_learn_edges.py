@@ -56,6 +56,7 @@ def test_what_was_recorded_is_kept_when_training_is_interrupted(tmp_path: Path) 
     model.set_logger(configure(str(tmp_path), ["csv"]))
     with pytest.raises(KeyboardInterrupt):
         model.learn(640, callback=Counting(), log_interval=100)
+    model.logger.close()
     rows = (tmp_path / "progress.csv").read_text().splitlines()
     assert len(rows) == 2
     assert "train/td_loss" in rows[0]
