@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from stable_baselines3.common.vec_env import VecEnv
 
 import saccade.agents as agents
-from saccade.agents.checkpoint import CheckpointError
+from saccade.agents.archive import CheckpointError
 from saccade.agents.manifest import ManifestError, allowed_classes, name_of
 from saccade.agents.sequence import SequenceAlgorithm
 from saccade.envs import CannotMakeEnvironment, make_vec_env

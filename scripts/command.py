@@ -10,13 +10,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from saccade.scripts import schema
 from saccade.scripts.errors import RunError, UserError
 from saccade.scripts.overrides import CONFIGS, check_overrides
 
 __all__ = ["RunError", "UserError", "run_command"]
-
-schema.register()
 
 
 def run_command(job: Callable[[DictConfig], None], config_name: str, arguments: Sequence[str]) -> None:

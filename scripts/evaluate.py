@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from saccade.agents.checkpoint import write_atomically
+from saccade.agents.archive import write_atomically
 from saccade.envs import WrongExperienceError
 from saccade.scripts.build import load_agent, make_env, set_threads
 from saccade.scripts.command import RunError, UserError, run_command

@@ -17,9 +17,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from saccade.scripts import schema
 from saccade.scripts.errors import UserError
 
 CONFIGS = "saccade.conf"
+CANNOT_COMPOSE = (HydraException, OmegaConfBaseException, ValueError)
+schema.register()
 
 
 @contextmanager
@@ -55,7 +58,7 @@ def check_overrides(config_name: str, overrides: Sequence[str], multirun: bool =
                 chosen = [*plain[:index], text, *plain[index + 1 :]]
                 try:
                     compose(config_name, chosen, return_hydra_config=True)
-                except (HydraException, OmegaConfBaseException) as error:
+                except CANNOT_COMPOSE as error:
                     raise UserError(explain(config_name, chosen, find_culprit(config_name, chosen), error)) from error
         check_sweeps(compose(config_name, plain, return_hydra_config=True), parsed, multirun)
 
@@ -105,7 +108,9 @@ def check_sweeps(cfg: DictConfig, parsed: Sequence[Override], multirun: bool) ->
         if not override.is_sweep_override():
             continue
         if not multirun and cfg.hydra.mode != RunMode.MULTIRUN:
-            raise UserError(f"{override.input_line!r} names several values; add --multirun to run each of them")
+            raise UserError(
+                f"{override.input_line!r} names several values; to run each of them, add --multirun before the first name=value"
+            )
         if override.is_interval_sweep() and cfg.hydra.runtime.choices["hydra/sweeper"] == "basic":
             raise UserError(
                 f"{override.input_line!r} is an interval, for a sweeper that searches; list values (a,b,c), or range(...)"
@@ -117,7 +122,7 @@ def find_culprit(config_name: str, chosen: Sequence[str]) -> str:
     for count in range(1, len(chosen) + 1):
         try:
             compose(config_name, list(chosen[:count]), return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException):
+        except CANNOT_COMPOSE:
             return chosen[count - 1]
     return chosen[-1]
 
@@ -149,7 +154,7 @@ def valid_keys(config_name: str, others: Sequence[str]) -> list[str]:
     choices = [text for text in others if public_choices(loader, text.lstrip("+~").partition("=")[0])]
     try:
         cfg = compose(config_name, choices)
-    except (HydraException, OmegaConfBaseException):  # another override is wrong as well
+    except CANNOT_COMPOSE:  # another override is wrong as well
         cfg = compose(config_name)
     return [name for name in flat_keys(cfg) if not name.startswith("hydra")]
 

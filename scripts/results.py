@@ -16,7 +16,7 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from saccade.agents.checkpoint import write_atomically
+from saccade.agents.archive import write_atomically
 from saccade.scripts.build import check_values
 from saccade.scripts.command import RunError, UserError, run_command
 from saccade.scripts.evaluate import Evaluation

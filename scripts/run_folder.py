@@ -1,6 +1,7 @@
 """Run folders: one run, one folder, whatever else starts at the same moment."""
 
 import json
+import math
 import re
 import zlib
 from datetime import datetime
@@ -56,12 +57,14 @@ class MetricsWriter(KVWriter):
         self.file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
-        """Append one row: every number and string that was recorded."""
+        """Append one row: every number and string that was recorded; a number that is not finite is ``null``."""
         metrics: dict[str, Any] = {"step": step}
         for key, value in sorted(key_values.items()):
             if hasattr(value, "item"):
                 value = value.item()
-            if isinstance(value, bool | int | float | str):
+            if isinstance(value, float) and not math.isfinite(value):
+                value = None  # JSON has no such numbers
+            if isinstance(value, bool | int | float | str | None):
                 metrics[key] = value
         text = compact(metrics)
         self.file.write(f'{{"crc32":"{zlib.crc32(text.encode()):08x}","metrics":{text}}}\n')

@@ -1,5 +1,6 @@
 """What is asked for on the command line: found where it exists, refused in words where not, and nothing is left behind."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -7,13 +8,15 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf
 
 import saccade.agents as agents
 from commands import TINY, refused, saccade
 from saccade.agents.sequence import SequenceAlgorithm
-from saccade.scripts.build import AGENTS
-from saccade.scripts.overrides import nearest
+from saccade.scripts.build import AGENTS, check_device, check_values
+from saccade.scripts.errors import UserError
+from saccade.scripts.overrides import config_loader, nearest
 
 FLOAT_IMAGES = """
 import gymnasium as gym
@@ -55,7 +58,8 @@ def kwargs_of(name: str) -> dict[str, object]:
 
 
 def train(*arguments: str) -> int:
-    return saccade("train", *TINY, "name=run", *arguments)
+    flags = [text for text in arguments if text.startswith("--")]
+    return saccade("train", *flags, *TINY, "name=run", *(text for text in arguments if text not in flags))
 
 
 def test_the_id_of_the_file_itself_keeps_its_arguments() -> None:
@@ -124,10 +128,10 @@ def test_completion_is_not_checked(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         ("--multirun 'policy=glob(x*)'", "glimpse, glimpse_centre"),
         ("--multirun 'agent.gamma=interval(0.9,0.99)'", "list values"),
         ("hydra/launcher=joblib", "hydra/launcher has no choice 'joblib'"),
-        ("policy=lstm policy.core.hiden=3", "policy.core.hidden_size"),
-        ("policy.core.hidden_siz=3 policy=lstm", "policy.core.hidden_size"),
+        ("policy=lstm policy.core.n_layer=3", "policy.core.n_layers"),
+        ("policy.core.n_layer=3 policy=lstm", "policy.core.n_layers"),
         ("env.kwargs.wind=true", "+env.kwargs.wind=true"),
-        ("agent=null", "agent is empty"),
+        ("agent=null", "agent has no choice"),
     ],
 )
 def test_what_hydra_would_say_otherwise(arguments: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,20 +150,49 @@ def test_names_are_listed_once() -> None:
     assert nearest("zzz", ["agent", "env", "agent"]) == "there are: agent, env"
 
 
+@pytest.fixture(scope="module")
+def composed() -> DictConfig:
+    with config_loader(None):
+        return compose("train")
+
+
 @pytest.mark.parametrize(
-    "override",
+    ("key", "value"),
     [
-        *("total_timesteps=0", "log_interval=0", "threads=0", "evaluation.episodes=0", "evaluation.n_envs=0"),
-        *("saliency.max_steps=0", "saliency.every=-1", "seed=-1", "env.n_envs=0", "device=gpu", "device=meta"),
-        *("device=cuda:99", "env.id=null", "name=a/b", "name=..", "policy.core=null", "env.n_envs=many"),
-        "policy.core._target_=saccade.agents.PQN",
+        *[(key, 0) for key in ("total_timesteps", "log_interval", "threads", "evaluation.episodes", "evaluation.n_envs")],
+        *[("saliency.max_steps", 0), ("saliency.every", -1), ("seed", -1), ("env.n_envs", 0), ("env.n_envs", "many")],
+        *[("env.id", None), ("name", "a/b"), ("name", ".."), ("agent", None)],
     ],
 )
-def test_values_out_of_range_are_refused(override: str, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "train", *TINY, override)
+def test_values_out_of_range_are_named(key: str, value: object, composed: DictConfig) -> None:
+    cfg = composed.copy()
+    check_values(cfg)
+    OmegaConf.update(cfg, key, value)
+    with pytest.raises(UserError, match=re.escape(key)):
+        check_values(cfg)
+
+
+def test_values_that_an_old_run_lacks_are_not_missed(composed: DictConfig) -> None:
+    check_values(OmegaConf.masked_copy(composed, ["agent", "policy", "env"]))
+
+
+@pytest.mark.parametrize("command", ["train", "check"])
+@pytest.mark.parametrize("override", ["threads=0", "policy.core=null", "policy.core._target_=saccade.agents.PQN"])
+def test_what_cannot_be_built_leaves_nothing_behind(command: str, override: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, command, override)
     assert override.partition("=")[0].removesuffix("._target_") in said
     assert "Traceback" not in said
     assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99"])
+def test_devices_that_are_not_there_are_refused(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=f"device={device} cannot be used here"):
+        check_device(device)
+    check_device("cpu")
+    check_device("auto")
+    if device == "gpu":
+        assert "device=gpu" in refused(capsys, "train", *TINY, "device=gpu")
 
 
 def test_a_glimpse_reads_images_of_floats(float_images: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from commands import TINY, refused, saccade
 from repository import ROOT
+from saccade.scripts.run_folder import MetricsWriter, read_metrics
 from saccade.scripts.tables import page
 
 KEYS = {
@@ -60,3 +61,11 @@ def test_committed_results_are_whole_and_met(path: Path) -> None:
     assert set(report) == KEYS
     assert report["experiment"] == path.stem
     assert report["goal"] is None or (report["met"] and min(report["values"]) >= report["goal"])
+
+
+def test_numbers_that_are_not_finite_are_null_in_metrics(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path / "metrics.jsonl")
+    writer.write({"train/loss": float("nan"), "train/grad_norm": float("inf"), "time/fps": 7}, {}, step=5)
+    writer.close()
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+    assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 5, "train/loss": None, "train/grad_norm": None, "time/fps": 7}]
