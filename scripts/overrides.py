@@ -1,5 +1,6 @@
 """Overrides are checked before anything is made: what does not exist is refused with the nearest that does."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -47,7 +48,8 @@ def check_overrides(config_name: str, overrides: Sequence[str], multirun: bool =
     """Compose without running, every value of a sweep once.
 
     Raises:
-        UserError: a group, a choice or a key does not exist, or cannot be parsed; names the nearest that do.
+        UserError: a group, a choice or a key does not exist, or cannot be parsed; names the nearest that do. Or runs cannot
+            be written to.
     """
     with config_loader(config_dir) as loader:
         parsed = parse(overrides, loader)
@@ -60,7 +62,10 @@ def check_overrides(config_name: str, overrides: Sequence[str], multirun: bool =
                     compose(config_name, chosen, return_hydra_config=True)
                 except CANNOT_COMPOSE as error:
                     raise UserError(explain(config_name, chosen, find_culprit(config_name, chosen), error)) from error
-        check_sweeps(compose(config_name, plain, return_hydra_config=True), parsed, multirun)
+        cfg = compose(config_name, plain, return_hydra_config=True)
+        check_sweeps(cfg, parsed, multirun)
+        if cfg.get("runs") is not None:
+            check_folder(Path(cfg.runs))
 
 
 def parse(overrides: Sequence[str], loader: Any) -> list[Override]:
@@ -115,6 +120,17 @@ def check_sweeps(cfg: DictConfig, parsed: Sequence[Override], multirun: bool) ->
             raise UserError(
                 f"{override.input_line!r} is an interval, for a sweeper that searches; list values (a,b,c), or range(...)"
             )
+
+
+def check_folder(folder: Path) -> None:
+    """Whether files can be made in a folder, or in the one where it would be made.
+
+    Raises:
+        UserError: they cannot.
+    """
+    there = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UserError(f"cannot make a run folder in {folder}: {there} is no folder that can be written to")
 
 
 def find_culprit(config_name: str, chosen: Sequence[str]) -> str:

@@ -164,6 +164,7 @@ def test_a_glimpse_needs_an_image(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_folder_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     Path("taken").write_text("a file")
     assert "cannot make a run folder" in refused(capsys, "train", *TINY, "runs=taken")
+    assert "cannot make a run folder" in refused(capsys, "train", "--multirun", *TINY, "runs=taken/deeper", "seed=0,1")
 
 
 @pytest.mark.parametrize(
