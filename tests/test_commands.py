@@ -1,7 +1,6 @@
 """The commands as a user runs them: what they make, and what they say to bad input."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -218,7 +217,14 @@ def test_help_shows_groups_and_values(capsys: pytest.CaptureFixture[str]) -> Non
 def test_interrupting_finishes_the_files(tmp_path: Path) -> None:
     script = Path(__file__).parent.parent / "scripts" / "train.py"
     command = [sys.executable, str(script), "name=cut", "saliency.every=0", "log_interval=1", "threads=1"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=dict(os.environ))
+    # Where the tests run in the background of a shell, they and their children would ignore Ctrl-C.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     metrics = tmp_path / "runs" / "cut" / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while not (metrics.exists() and metrics.stat().st_size):

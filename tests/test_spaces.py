@@ -106,7 +106,8 @@ def test_every_observation_space_that_sb3_takes(space: gym.Space[Any]) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_glimpse_at_a_float_image(dtype: type) -> None:
     env = several(spaces.Box(-1, 1, (3, 17, 19), dtype))
-    PQN("GlimpsePolicy", env, n_steps=7, policy_kwargs=SMALL_GLIMPSE, device="cpu").learn(35)
+    model = PQN("GlimpsePolicy", env, n_steps=7, policy_kwargs=SMALL_GLIMPSE, device="cpu").learn(35)
+    assert model.predict(env.reset(), deterministic=True)[0].shape == (5,)
 
 
 def test_a_dictionary_of_observations() -> None:
