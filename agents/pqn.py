@@ -20,7 +20,7 @@ from saccade.agents.update import LossTerms, Updater
 from saccade.policies import Q_POLICIES, QPolicy
 
 MINIBATCH = 512
-"""Transitions in a minibatch, less what does not fill a sequence, where no ``batch_size`` is named."""
+"""The most transitions in a minibatch where no ``batch_size`` is named: an equal share of the lanes, at least one."""
 
 
 class PQN(SequenceAlgorithm):
@@ -31,7 +31,7 @@ class PQN(SequenceAlgorithm):
         env: a Gymnasium environment, its id, or a ``VecEnv``.
         learning_rate: a number, or a function of the remaining progress (1 to 0).
         n_steps: ``T``, steps in every environment between updates.
-        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: near ``MINIBATCH``.
+        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: up to ``MINIBATCH``.
         n_epochs: passes over every rollout.
         gamma: discount factor.
         q_lambda: ``λ`` of the targets.
@@ -42,7 +42,7 @@ class PQN(SequenceAlgorithm):
         sb3_kwargs: further arguments of SB3's ``BaseAlgorithm`` (``policy_kwargs``, ``tensorboard_log``, ``seed`` ...).
 
     Raises:
-        ValueError: ``batch_size`` is not a multiple of ``n_steps``, or larger than a rollout.
+        ValueError: a number is out of its range, or ``batch_size`` does not cut a rollout into equal shares of whole sequences.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = Q_POLICIES

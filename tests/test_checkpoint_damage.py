@@ -48,6 +48,7 @@ def test_saving_and_loading_never_touch_pickle(saved: Path, monkeypatch: pytest.
     ):
         monkeypatch.setattr(module, name, refuse)
     PQN.load(saved, device="cpu").save(saved)
+    assert PQN.load(saved, device="cpu").num_timesteps == 35
 
 
 def test_an_sb3_file_is_refused(tmp_path: Path) -> None:

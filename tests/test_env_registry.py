@@ -59,7 +59,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("env_id", TASKS)
 def test_each_task_is_a_proper_gymnasium_environment(env_id: str) -> None:
     gymnasium_check(gym.make(env_id, render_mode="rgb_array").unwrapped)
-    sb3_check(gym.make(f"saccade.envs:{env_id}", render_mode="rgb_array"))
+    env = gym.make(f"saccade.envs:{env_id}", render_mode="rgb_array")
+    sb3_check(env)
+    assert env.observation_space.contains(env.reset(seed=0)[0])
 
 
 def test_one_lane_plays_an_episode() -> None:
