@@ -7,10 +7,12 @@ WORKERS ?= 2
 WHEEL_COMMAND ?= train total_timesteps=8192 evaluation.episodes=10 saliency.every=4096 name=wheel
 
 bin := .venv/bin
+# The theme would advertise a successor of MkDocs.
+mkdocs := NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs
 one_thread := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test slow check format docs wheel-check pins
+.PHONY: help train test slow check format docs docs-pages docs-serve wheel-check pins
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,8 +37,14 @@ format: .venv/.installed ## format, and mend what lint can mend
 	$(bin)/ruff format .
 	$(bin)/ruff check --fix .
 
-docs: .venv/.installed ## write the tables of the docs anew from results/
-	$(bin)/python -m saccade.scripts.tables results docs/results.md
+docs: docs-pages ## write tables and figures anew from results/, then build the site into site/
+	$(mkdocs) build --strict
+
+docs-serve: docs-pages ## the same, shown at http://127.0.0.1:8000 while pages are edited
+	$(mkdocs) serve --strict
+
+docs-pages: .venv/.installed
+	$(bin)/python -m saccade.scripts.docs results docs
 
 wheel-check: .venv/.installed ## build the wheel, install it in a clean environment, use it there
 	.ci/wheel-check $(WHEEL_COMMAND)

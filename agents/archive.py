@@ -66,12 +66,10 @@ def unpack(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, bytes]:
         raise CheckpointError(f"{path} has format {version}; this version reads format {FORMAT}")
     for key in MANIFEST_KEYS - manifest.keys():
         raise CheckpointError(f"{path} is damaged: its manifest has no {key!r}")
-    for name in TENSORS:
-        if (
-            not isinstance(checksums, dict)
-            or name not in checksums
-            or hashlib.sha256(members.get(name, b"")).hexdigest() != checksums[name]
-        ):
+    if not isinstance(checksums, dict):
+        raise CheckpointError(f"{path} is damaged: its manifest has no checksums")
+    for name in {*TENSORS, *checksums, *members} - {"manifest.json"}:
+        if name not in checksums or hashlib.sha256(members.get(name, b"")).hexdigest() != checksums[name]:
             raise CheckpointError(f"{path} is damaged: its member {name} is not what was saved")
     return members
 

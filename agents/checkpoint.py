@@ -15,7 +15,7 @@ from safetensors.torch import save as save_tensors
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
-from torch import Tensor
+from torch import Tensor, nn
 
 from saccade.agents.archive import FORMAT, CheckpointError, pack, unpack, write_atomically
 from saccade.agents.manifest import (
@@ -45,8 +45,12 @@ class Checkpointed(BaseAlgorithm):
         names |= {"policy": "policy_class", **SB3_ARGUMENTS}
         return {argument: getattr(self, attribute) for argument, attribute in names.items()}
 
+    def networks(self) -> dict[str, nn.Module]:
+        """Everything with weights, by the name of its attribute."""
+        return {"policy": self.policy}
+
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
+        return [*self.networks(), "policy.optimizer"], []
 
     def save(self, path: str | pathlib.Path | io.BufferedIOBase, exclude: object = None, include: object = None) -> None:
         """Write everything needed to use the agent and to go on training it to ``path`` (``.zip`` is added if missing).
@@ -62,7 +66,7 @@ class Checkpointed(BaseAlgorithm):
         """
         optimizer_tensors, optimizer_groups = flatten_optimizer(self.policy.optimizer)
         members = {
-            "policy.safetensors": save_tensors(contiguous(self.policy.state_dict())),
+            **{f"{name}.safetensors": save_tensors(contiguous(net.state_dict())) for name, net in self.networks().items()},
             "optimizer.safetensors": save_tensors(contiguous(optimizer_tensors)),
         }
         assert self.observation_space is not None
@@ -92,7 +96,7 @@ class Checkpointed(BaseAlgorithm):
             members = unpack(load_path_or_dict)
             groups = json.loads(members["manifest.json"])["optimizer_groups"]
             load_path_or_dict = {
-                "policy": load_tensors(members["policy.safetensors"]),
+                **{name: load_tensors(members[f"{name}.safetensors"]) for name in self.networks()},
                 "policy.optimizer": optimizer_state(load_tensors(members["optimizer.safetensors"]), groups),
             }
         super().set_parameters(load_path_or_dict, exact_match, device)
@@ -170,7 +174,8 @@ class Checkpointed(BaseAlgorithm):
         else:
             model.observation_space, model.action_space, model.n_envs = observation_space, action_space, int(manifest["n_envs"])
         model._setup_model()
-        model.policy.load_state_dict(load_tensors(members["policy.safetensors"]))
+        for name, network in model.networks().items():
+            network.load_state_dict(load_tensors(members[f"{name}.safetensors"]))
         tensors = load_tensors(members["optimizer.safetensors"])
         model.policy.optimizer.load_state_dict(optimizer_state(tensors, manifest["optimizer_groups"]))
         for name in COUNTERS:

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 
+from saccade.agents.algorithm import CoreAlgorithm, Shown
 from saccade.agents.guard import InvalidExperienceError
-from saccade.agents.rollout import Rollout
-from saccade.agents.sequence import SequenceAlgorithm
 from saccade.agents.update import LossTerms
 from saccade.policies.policy import map_observations
 
@@ -28,21 +27,22 @@ OVERFIT_SHARE = 0.1
 LARGE_LOSS = 100.0
 
 
-def diagnose(model: SequenceAlgorithm) -> Iterator[Finding]:
+def diagnose(model: CoreAlgorithm) -> Iterator[Finding]:
     """Look at an untrained agent in its environment, one finding after another; stops where going on makes no sense.
 
     The agent is of no use afterwards: it has overfitted a single batch.
     """
     model.set_logger(Logger(None, []))
     try:
-        batch = first_rollout(model)
+        batch = first_batch(model)
     except InvalidExperienceError as error:
         yield Finding("experience", False, f"{error}; mend the environment first")
         return
     model.policy.set_training_mode(True)
-    yield check_experience(batch)
-    yield check_shapes(model, batch)
-    yield check_replay(model, batch)
+    shown = model.show(batch)
+    yield check_experience(shown)
+    yield check_shapes(model, shown)
+    yield check_replay(model, shown)
     frozen = model.frozen_loss(batch)
     first = frozen()
     finding = check_first_loss(first)
@@ -53,19 +53,19 @@ def diagnose(model: SequenceAlgorithm) -> Iterator[Finding]:
     yield check_overfit(model, frozen)
 
 
-def first_rollout(model: SequenceAlgorithm) -> Rollout:
-    """One rollout of the untrained agent."""
-    _, callback = model._setup_learn(model.n_steps * model.n_envs, CallbackList([]))
+def first_batch(model: CoreAlgorithm) -> Any:
+    """A batch of what the untrained agent sees."""
+    _, callback = model._setup_learn(1, CallbackList([]))
     assert model.env is not None
-    model.rollout = model.make_rollout()
-    model.collect_rollouts(model.env, callback)
-    return model.rollout
+    model.prepare()
+    return model.first_batch(model.env, callback)
 
 
-def check_experience(batch: Rollout) -> Finding:
+def check_experience(shown: Shown) -> Finding:
     """Whether there is anything to learn from in the batch."""
-    rewards, ends = batch.rewards, int(batch.episode_starts[1:].sum())
-    seen = f"{rewards.numel()} steps in {batch.n_envs} lanes, {ends} episode ends, rewards {span(rewards)}"
+    rewards, ends = shown.rewards, int(shown.episode_starts[1:].sum())
+    lanes = shown.episode_starts.shape[1]
+    seen = f"{rewards.numel()} steps in {lanes} lanes, {ends} episode ends, rewards {span(rewards)}"
     if not bool(rewards.any()):
         return Finding(
             "experience",
@@ -75,31 +75,31 @@ def check_experience(batch: Rollout) -> Finding:
     return Finding("experience", True, seen)
 
 
-def check_shapes(model: SequenceAlgorithm, batch: Rollout) -> Finding:
+def check_shapes(model: CoreAlgorithm, shown: Shown) -> Finding:
     """Run the policy over the batch: every assertion on shapes inside runs too."""
     policy = model.policy
     with torch.no_grad():
-        core = policy.encode(batch.observations, batch.state, batch.episode_starts, batch.replay())
-    expected = (*batch.episode_starts.shape, policy.core.features_dim)
+        core = policy.encode(shown.observations, shown.state, shown.episode_starts, shown.replay)
+    expected = (*shown.episode_starts.shape, policy.core.features_dim)
     shapes: list[str] = []
-    map_observations(lambda part: shapes.append(str(list(part.shape[2:]))), batch.observations)
+    map_observations(lambda part: shapes.append(str(list(part.shape[2:]))), shown.observations)
     seen = f"observations {', '.join(shapes)} -> {type(policy.core).__name__} -> features {list(core.features.shape[2:])}"
     ok = tuple(core.features.shape) == expected and bool(torch.isfinite(core.features).all())
     return Finding("shapes", ok, seen if ok else f"{seen}: expected finite features {list(expected)}")
 
 
-def check_replay(model: SequenceAlgorithm, batch: Rollout) -> Finding:
+def check_replay(model: CoreAlgorithm, shown: Shown) -> Finding:
     """Acting step by step and learning from the whole sequence must see the same network."""
     policy = model.policy
     with torch.no_grad():
-        together = policy.encode(batch.observations, batch.state, batch.episode_starts, batch.replay()).features
-        state, apart, replay = batch.state, [], batch.replay()
-        for t in range(len(batch.episode_starts)):
+        together = policy.encode(shown.observations, shown.state, shown.episode_starts, shown.replay).features
+        state, apart = shown.state, []
+        for t in range(len(shown.episode_starts)):
             core = policy.encode(
-                map_observations(itemgetter(slice(t, t + 1)), batch.observations),
+                map_observations(itemgetter(slice(t, t + 1)), shown.observations),
                 state,
-                batch.episode_starts[t : t + 1],
-                None if replay is None else replay[t : t + 1],
+                shown.episode_starts[t : t + 1],
+                None if shown.replay is None else shown.replay[t : t + 1],
             )
             state = core.state
             apart.append(core.features[0])
@@ -122,7 +122,7 @@ def check_first_loss(first: LossTerms) -> Finding:
     return Finding("first loss", True, f"{loss:.3g} ({terms})")
 
 
-def check_gradients(model: SequenceAlgorithm, first: LossTerms) -> Finding:
+def check_gradients(model: CoreAlgorithm, first: LossTerms) -> Finding:
     """Every parameter must be part of the loss, and its gradient finite; one that is zero on this batch is worth a word."""
     model.policy.zero_grad(set_to_none=True)
     first.loss.backward()
@@ -138,7 +138,7 @@ def check_gradients(model: SequenceAlgorithm, first: LossTerms) -> Finding:
     return Finding("gradients", True, f"finite in all {len(gradients)} parameters{words}")
 
 
-def check_overfit(model: SequenceAlgorithm, frozen: Callable[[], LossTerms]) -> Finding:
+def check_overfit(model: CoreAlgorithm, frozen: Callable[[], LossTerms]) -> Finding:
     """A network that cannot learn one batch by heart will not learn the task."""
     optimizer = torch.optim.Adam(model.policy.parameters(), lr=3e-3)
     name = next(iter(frozen().metrics))

@@ -73,3 +73,67 @@ def policy_gradient_loss(
         return -log_prob * advantage
     ratio = (log_prob - old_log_prob.detach()).exp()
     return -torch.minimum(ratio * advantage, ratio.clamp(1 - clip_range, 1 + clip_range) * advantage)
+
+
+def clipped_value_loss(
+    value: Float[Tensor, "*batch"],
+    old_value: Float[Tensor, "*batch"],
+    target: Float[Tensor, "*batch"],
+    clip_range: float | None,
+) -> Float[Tensor, "*batch"]:
+    """``(target - value)²`` of a value that is kept within ``clip_range`` of what it was when acting (SB3); ``None``: free."""
+    if clip_range is not None:
+        value = old_value + (value - old_value).clamp(-clip_range, clip_range)
+    return (target - value).square()
+
+
+def explained_variance(predicted: Float[Tensor, "*batch"], target: Float[Tensor, "*batch"]) -> float:
+    """``1 - Var[target - predicted] / Var[target]``: 1 for perfect predictions, 0 for a constant; NaN where nothing varies."""
+    variance = target.var()
+    return float(1 - (target - predicted).var() / variance) if variance > 0 else float("nan")
+
+
+def greedy_values(q_t: Float[Tensor, "*batch A"], selector_t: Float[Tensor, "*batch A"]) -> Float[Tensor, "*batch"]:
+    """``q_t`` at the action that ``selector_t`` likes best.
+
+    With another network's values as selector this is double Q-learning (van Hasselt et al. 2016, eq. 4); with ``q_t`` itself,
+    its maximum.
+    """
+    return chosen(q_t, selector_t.argmax(dim=-1))
+
+
+def n_step_returns(
+    r_t: Float[Tensor, "T B"], discount_t: Float[Tensor, "T B"], v_t: Float[Tensor, "T B"], n: int
+) -> Float[Tensor, "T B"]:
+    """``G_t = r_t + γ_t (r_{t+1} + ... γ_{t+n-1} v_{t+n-1})``; near the end over the steps that are left.
+
+    Args:
+        r_t: rewards.
+        discount_t: ``γ``, or 0 where the episode ended.
+        v_t: value of the next state.
+        n: how many rewards before it bootstraps.
+    """
+    last = n - 1
+    r_t = torch.cat([r_t, torch.zeros_like(r_t[:1]).expand(last, -1)])
+    discount_t = torch.cat([discount_t, torch.ones_like(discount_t[:1]).expand(last, -1)])
+    returns = torch.cat([v_t[last:], v_t[-1:].expand(min(last, len(v_t)), -1)])
+    for k in reversed(range(n)):
+        steps = slice(k, k + len(v_t))
+        returns = r_t[steps] + discount_t[steps] * returns
+    return returns
+
+
+def rescale(x: Float[Tensor, "*batch"], epsilon: float) -> Float[Tensor, "*batch"]:
+    """``h(x) = sign(x) (√(|x| + 1) - 1) + ε x`` (Pohlen et al. 2018, proposition A.2): large values made small, invertibly."""
+    return x.sign() * ((x.abs() + 1).sqrt() - 1) + epsilon * x
+
+
+def unscale(y: Float[Tensor, "*batch"], epsilon: float) -> Float[Tensor, "*batch"]:
+    """``h⁻¹(y)`` of :func:`rescale`, in a form that keeps its digits for small ``y``.
+
+    With ``s = √(|x| + 1)``, ``|y| = s - 1 + ε (s² - 1)``, so ``s - 1`` is the positive root of
+    ``ε u² + (1 + 2ε) u - |y| = 0``, and ``|x| = u (u + 2)``.
+    """
+    b = 1 + 2 * epsilon
+    u = 2 * y.abs() / (b + (b * b + 4 * epsilon * y.abs()).sqrt())
+    return y.sign() * u * (u + 2)

@@ -3,27 +3,29 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import gymnasium as gym
-import numpy as np
 import torch
 from jaxtyping import Float
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from saccade.agents.algorithm import Shown
+from saccade.agents.arguments import check_least, check_share
+from saccade.agents.exploration import EpsilonGreedy
 from saccade.agents.losses import chosen, q_lambda_targets, squared_error
 from saccade.agents.reinforce import Reinforce, core_terms
 from saccade.agents.rollout import Rollout
 from saccade.agents.sequence import SequenceAlgorithm
-from saccade.agents.update import LossTerms, Updater
-from saccade.policies import Q_POLICIES, QPolicy
+from saccade.agents.update import LossTerms
+from saccade.policies import Q_POLICIES
 
 MINIBATCH = 512
 """The most transitions in a minibatch where no ``batch_size`` is named: an equal share of the lanes, at least one."""
 
 
-class PQN(SequenceAlgorithm):
+class PQN(EpsilonGreedy, SequenceAlgorithm):
     """Q(λ) on whole sequences from parallel environments; layer normalisation in the networks keeps it stable.
 
     Args:
@@ -31,12 +33,13 @@ class PQN(SequenceAlgorithm):
         env: a Gymnasium environment, its id, or a ``VecEnv``.
         learning_rate: a number, or a function of the remaining progress (1 to 0).
         n_steps: ``T``, steps in every environment between updates.
-        batch_size: transitions in a minibatch; whole sequences, so a multiple of ``n_steps``. ``None``: up to ``MINIBATCH``.
+        batch_size: transitions in a minibatch, a multiple of ``n_steps``. ``None``: equal shares of at most 512.
         n_epochs: passes over every rollout.
         gamma: discount factor.
         q_lambda: ``λ`` of the targets.
         exploration_fraction: share of the training over which ε falls from its initial to its final value.
-        exploration_initial_eps: ε at the start; ``exploration_final_eps`` at the end.
+        exploration_initial_eps: ε at the start.
+        exploration_final_eps: ε at the end.
         max_grad_norm: gradients are scaled down to this norm.
         reinforce: how the core's latent decisions (a gaze) are trained, for cores that take any.
         sb3_kwargs: further arguments of SB3's ``BaseAlgorithm`` (``policy_kwargs``, ``tensorboard_log``, ``seed`` ...).
@@ -46,8 +49,6 @@ class PQN(SequenceAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = Q_POLICIES
-    supported_action_spaces = (gym.spaces.Discrete,)
-    policy: QPolicy
 
     def __init__(
         self,
@@ -67,52 +68,21 @@ class PQN(SequenceAlgorithm):
         _init_setup_model: bool = True,
         **sb3_kwargs: Any,
     ) -> None:
-        super().__init__(policy, env, learning_rate, n_steps, gamma, **sb3_kwargs)
-        shares = {
-            "q_lambda": q_lambda,
-            "exploration_fraction": exploration_fraction,
-            "exploration_initial_eps": exploration_initial_eps,
-            "exploration_final_eps": exploration_final_eps,
-        }
-        for name, share in shares.items():
-            if not 0 <= share <= 1:
-                raise ValueError(f"{name} must be in [0, 1]; got {share}")
-        if n_epochs < 1:
-            raise ValueError(f"n_epochs must be at least 1; got {n_epochs}")
-        if max_grad_norm <= 0:
-            raise ValueError(f"max_grad_norm must be positive; got {max_grad_norm}")
+        super().__init__(policy, env, learning_rate, n_steps, gamma, max_grad_norm, **sb3_kwargs)
+        self.state_every = n_steps
+        self.set_exploration(exploration_fraction, exploration_initial_eps, exploration_final_eps)
+        check_share("q_lambda", q_lambda)
+        check_least(1, n_epochs=n_epochs)
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.q_lambda = q_lambda
-        self.exploration_fraction = exploration_fraction
-        self.exploration_initial_eps = exploration_initial_eps
-        self.exploration_final_eps = exploration_final_eps
-        self.max_grad_norm = max_grad_norm
         self.reinforce = reinforce or Reinforce()
-        self.exploration_schedule = LinearSchedule(exploration_initial_eps, exploration_final_eps, exploration_fraction)
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         super()._setup_model()
         self.lanes_each = lanes_in_minibatch(self.batch_size, self.n_steps, self.n_envs)
-        self.updater = Updater(self.policy, self.max_grad_norm)
-
-    @property
-    def exploration_rate(self) -> float:
-        """ε at this point of the training."""
-        if self.exploration_fraction == 0:
-            return self.exploration_final_eps
-        return self.exploration_schedule(self._current_progress_remaining)
-
-    def explore(self, features: Tensor) -> Tensor:
-        """ε-greedy actions."""
-        return self.exploration(self.policy.head(features).q.argmax(dim=-1))
-
-    def exploration(self, greedy: Tensor) -> Tensor:
-        """Each action kept, or with probability ε replaced by any."""
-        random = torch.randint_like(greedy, int(self.action_space.n))  # type: ignore[attr-defined]
-        return torch.where(torch.rand_like(greedy, dtype=torch.float) < self.exploration_rate, random, greedy)
 
     def value(self, features: Tensor) -> Tensor:
         """``max_a Q``."""
@@ -131,9 +101,19 @@ class PQN(SequenceAlgorithm):
             targets = self.targets(batch, q)
         q_tm1 = chosen(q[:-1], batch.actions)
         td_loss = squared_error(q_tm1, targets).mean()
-        extra = core_terms(self.policy, output.core, batch, targets, self.reinforce)
+        after = targets - batch.rewards
+        extra = core_terms(self.policy, output.core, batch.decision_log_probs, batch.continues(), after, self.reinforce)
         metrics = {"td_loss": td_loss.detach(), "q_mean": q_tm1.detach().mean(), **extra.metrics}
         return LossTerms(td_loss + extra.loss, metrics)
+
+    def first_batch(self, env: VecEnv, callback: BaseCallback) -> Rollout:
+        """A whole rollout."""
+        self.collect_rollouts(env, callback)
+        return self.rollout
+
+    def show(self, batch: Rollout) -> Shown:
+        """The rollout, as it is."""
+        return Shown(batch.observations, batch.state, batch.episode_starts, batch.replay(), batch.rewards)
 
     def frozen_loss(self, batch: Rollout) -> Callable[[], LossTerms]:
         """The loss with targets fixed at their present values."""
@@ -150,22 +130,6 @@ class PQN(SequenceAlgorithm):
             for batch in self.rollout.minibatches(self.lanes_each):
                 self.updater.step(self.loss(batch))
         self._n_updates += self.n_epochs
-        self.updater.log(self.logger)
-        self.logger.record("rollout/exploration_rate", self.exploration_rate)
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-
-    def predict(
-        self,
-        observation: np.ndarray | dict[str, np.ndarray],
-        state: Any = None,
-        episode_start: np.ndarray | None = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]:
-        """SB3's ``predict``; unless ``deterministic``, ε-greedy with the present ε as SB3's DQN does."""
-        actions, state = self.policy.predict(observation, state, episode_start, deterministic)
-        if not deterministic:
-            actions = self.exploration(torch.as_tensor(actions)).numpy()
-        return actions, state
 
 
 def lanes_in_minibatch(batch_size: int | None, n_steps: int, n_envs: int) -> int:

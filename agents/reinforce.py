@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saccade.agents.losses import masked_mean, policy_gradient_loss, squared_error
-from saccade.agents.rollout import Rollout
 from saccade.agents.update import LossTerms
 from saccade.policies.core import CoreOutput
 from saccade.policies.policy import CorePolicy
@@ -73,30 +72,42 @@ class Reinforce:
         return LossTerms(loss, metrics)
 
 
+def core_cost(core: CoreOutput, steps: int | None = None) -> LossTerms:
+    """What a core asks for its first ``steps`` steps, a ponder cost say; nothing from cores without a cost."""
+    if core.cost is None:
+        return LossTerms(core.features.new_zeros(()), {})
+    cost = core.cost[:steps].mean()
+    return LossTerms(cost, {"core_cost": cost.detach()})
+
+
 def core_terms(
-    policy: CorePolicy, core: CoreOutput, batch: Rollout, returns: Float[Tensor, "T B"], reinforce: Reinforce
+    policy: CorePolicy,
+    core: CoreOutput,
+    old_log_prob: Float[Tensor, "T B"],
+    continues: Float[Tensor, "T B"],
+    returns: Float[Tensor, "T B"],
+    reinforce: Reinforce,
 ) -> LossTerms:
     """What a core adds to the loss of any agent: its own cost, and REINFORCE for its latent decisions.
 
     Args:
         policy: holds the learned baseline.
-        core: the core's output for all the observations of the batch, ``T + 1`` steps.
-        batch: the sequences, with the decisions taken then.
-        returns: the agent's own return from each step on, its reward included.
+        core: the core's output for ``T`` steps or more; further ones are left out.
+        old_log_prob: of the decisions when they were taken.
+        continues: 1 where the episode goes on after the step, so that the decision acted on something, else 0.
+        returns: the agent's own return from the next step on: what followed the decision.
         reinforce: how decisions are trained.
     """
-    loss, metrics = returns.new_zeros(()), {}
-    if core.cost is not None:
-        cost = core.cost[:-1].mean()
-        loss, metrics = loss + cost, {"core_cost": cost.detach()}
+    steps = len(returns)
+    cost = core_cost(core, steps)
     if policy.baseline is None or core.decision is None:
-        return LossTerms(loss, metrics)
+        return cost
     decisions = reinforce(
-        core.decision.log_prob[:-1],
-        batch.decision_log_probs,
-        core.decision.entropy[:-1],
-        policy.baseline(core.features[:-1].detach()).squeeze(-1),
-        returns=returns - batch.rewards,
-        mask=batch.continues(),
+        core.decision.log_prob[:steps],
+        old_log_prob,
+        core.decision.entropy[:steps],
+        policy.baseline(core.features[:steps].detach()).squeeze(-1),
+        returns,
+        mask=continues,
     )
-    return LossTerms(loss + decisions.loss, {**metrics, **decisions.metrics})
+    return LossTerms(cost.loss + decisions.loss, {**cost.metrics, **decisions.metrics})

@@ -1,7 +1,7 @@
-"""What a sequence agent collects: ``T`` steps in ``B`` lanes, with the core's state only where the sequence starts."""
+"""What a sequence agent collects: ``T`` steps in ``B`` lanes, with the core's state only where a sequence starts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -25,7 +25,7 @@ class Rollout:
         rewards: ``[T, B]``; where an episode was cut short, the discounted value of its final observation is already added.
         decisions: ``[T, B, K]``, the core's latent decisions (``K`` is 0 for cores that take none).
         decision_log_probs: ``[T, B]``, of those decisions when they were taken.
-        state: the core's state before the first step.
+        states: the core's state where a sequence to learn from starts, the first one before the first step.
     """
 
     observations: Observations
@@ -34,7 +34,7 @@ class Rollout:
     rewards: Float[Tensor, "T B"]
     decisions: Float[Tensor, "T B K"]
     decision_log_probs: Float[Tensor, "T B"]
-    state: State
+    states: list[State] = field(default_factory=list)
 
     @classmethod
     def empty(
@@ -44,7 +44,6 @@ class Rollout:
         observation_space: gym.Space[Any],
         action_space: gym.Space[Any],
         decision_size: int,
-        state: State,
         device: torch.device,
     ) -> "Rollout":
         """Buffers for ``T = n_steps`` steps in ``B = n_envs`` lanes."""
@@ -68,8 +67,12 @@ class Rollout:
             rewards=floats(),
             decisions=floats(decision_size),
             decision_log_probs=floats(),
-            state=state,
         )
+
+    @property
+    def state(self) -> State:
+        """The core's state before the first step."""
+        return self.states[0]
 
     @property
     def n_envs(self) -> int:
@@ -89,7 +92,7 @@ class Rollout:
             rewards=self.rewards[:, index],
             decisions=self.decisions[:, index],
             decision_log_probs=self.decision_log_probs[:, index],
-            state=map_state(lambda leaf: leaf[index], self.state),
+            states=[map_state(lambda leaf: leaf[index], state) for state in self.states],
         )
 
     def minibatches(self, lanes_each: int) -> Iterator["Rollout"]:
@@ -106,3 +109,8 @@ class Rollout:
         if self.decisions.shape[-1] == 0:
             return None
         return torch.cat([self.decisions, torch.zeros_like(self.decisions[:1])])
+
+
+def parts(observations: Observations) -> list[Tensor]:
+    """The tensors of an observation, in the order of its keys if it is a dictionary."""
+    return [observations[key] for key in sorted(observations)] if isinstance(observations, dict) else [observations]

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,8 @@ class LossTerms(NamedTuple):
 class Updater:
     """Takes clipped gradient steps on a policy and averages what it sees until :meth:`log` is called.
 
+    Gradient norms of the policy's parts (torso, core, heads) are of the first step after each :meth:`log`.
+
     Args:
         policy: its ``optimizer`` steps.
         max_grad_norm: gradients are scaled down to this norm.
@@ -37,17 +40,29 @@ class Updater:
         self.parameters = list(policy.parameters())
         self.parts = {name: list(part.parameters()) for name, part in policy.named_children()}
         self.skipped = 0
+        self._parts_due = True
         self._sums: defaultdict[str, list[Tensor]] = defaultdict(list)
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether there is anything to log."""
+        return bool(self._sums)
 
     def step(self, terms: LossTerms) -> None:
         """Descend; a step whose gradient is not finite is counted and left out."""
         self.policy.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()
-        for name, part in self.parts.items():
-            if part:
-                self._sums[f"grad_norm_{name}"].append(grad_norm(part))
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        if bool(torch.isfinite(norm)):
+        if self._parts_due:  # once a row of the log: norms of every part in every step would cost as much as the steps
+            self._parts_due = False
+            for name, part in self.parts.items():
+                if part:
+                    self._sums[f"grad_norm_{name}"].append(grad_norm(part))
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        size = float(norm)
+        if isfinite(size):
+            if size > self.max_grad_norm:
+                torch._foreach_mul_(gradients, self.max_grad_norm / (size + 1e-6))
             self.policy.optimizer.step()
         else:
             self.skipped += 1
@@ -60,6 +75,7 @@ class Updater:
             logger.record(f"train/{name}", float(torch.stack(values).mean()))
         logger.record("train/skipped_updates", self.skipped)
         self._sums.clear()
+        self._parts_due = True
 
 
 def grad_norm(parameters: Sequence[nn.Parameter]) -> Tensor:

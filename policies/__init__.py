@@ -3,30 +3,47 @@
 from functools import partial
 from typing import Any
 
+from saccade.policies.actor_critic import ActorCriticHead, ActorCriticOutput, ActorCriticPolicy
 from saccade.policies.core import Core, CoreOutput, Decision, State
 from saccade.policies.gaze import CentreGaze, GazePolicy, LearnedGaze, RandomGaze
 from saccade.policies.glimpse import GlimpseNetwork, GlimpseState, RecurrentGlimpse
-from saccade.policies.heads import DuelingHead, DuelingOutput
-from saccade.policies.policy import CorePolicy, QOutput, QPolicy
+from saccade.policies.heads import DuelingHead, DuelingOutput, QHead
+from saccade.policies.policy import CorePolicy
+from saccade.policies.q_policy import QOutput, QPolicy
 from saccade.policies.recurrent import GRU, LSTM, FeedForward, GRUState, LSTMState
 from saccade.policies.retina import Retina
 from saccade.policies.tap import Recording, TapKind, is_recording, recording, tap
 from saccade.policies.torso import ConvTorso, MLPTorso, Pixels
 
-# SB3's short names, for agents that learn Q values.
-Q_POLICIES: dict[str, Any] = {
-    "CorePolicy": QPolicy,  # with core_class among the policy_kwargs
-    "MultiInputPolicy": partial(QPolicy, core_class=FeedForward),
-    "MlpPolicy": partial(QPolicy, core_class=FeedForward),
-    "LstmPolicy": partial(QPolicy, core_class=LSTM),
-    "GruPolicy": partial(QPolicy, core_class=GRU),
-    "GlimpsePolicy": partial(QPolicy, core_class=RecurrentGlimpse),
-}
+
+def aliases(policy: type[CorePolicy]) -> dict[str, Any]:
+    """SB3's and sb3-contrib's short names for a policy with one core or another."""
+    cores: dict[str, type[Core]] = {
+        "MlpPolicy": FeedForward,
+        "CnnPolicy": FeedForward,
+        "MultiInputPolicy": FeedForward,
+        "LstmPolicy": LSTM,
+        "MlpLstmPolicy": LSTM,
+        "CnnLstmPolicy": LSTM,
+        "MultiInputLstmPolicy": LSTM,
+        "GruPolicy": GRU,
+        "GlimpsePolicy": RecurrentGlimpse,
+    }
+    named = {name: partial(policy, core_class=core) for name, core in cores.items()}
+    return {"CorePolicy": policy, **named}  # CorePolicy: with core_class among the policy_kwargs
+
+
+Q_POLICIES = aliases(QPolicy)
+ACTOR_CRITIC_POLICIES = aliases(ActorCriticPolicy)
 
 __all__ = [
+    "ACTOR_CRITIC_POLICIES",
     "GRU",
     "LSTM",
     "Q_POLICIES",
+    "ActorCriticHead",
+    "ActorCriticOutput",
+    "ActorCriticPolicy",
     "CentreGaze",
     "ConvTorso",
     "Core",
@@ -44,6 +61,7 @@ __all__ = [
     "LearnedGaze",
     "MLPTorso",
     "Pixels",
+    "QHead",
     "QOutput",
     "QPolicy",
     "RandomGaze",

@@ -174,11 +174,20 @@ def check_input_shape(core: type[Core], input_shape: Sequence[int]) -> None:
 
 def stack_outputs(outputs: Sequence[CoreOutput]) -> CoreOutput:
     """Join the outputs of consecutive steps along a new time axis."""
+    return _combine(torch.stack, outputs)
 
-    def stack(name: str) -> Any:
-        parts = [getattr(output, name) for output in outputs]
-        return None if parts[0] is None else torch.stack(parts)
 
+def join_outputs(outputs: Sequence[CoreOutput]) -> CoreOutput:
+    """Join the outputs of consecutive sequences along their time axis."""
+    return outputs[0] if len(outputs) == 1 else _combine(torch.cat, outputs)
+
+
+def _combine(function: Callable[[list[Tensor]], Tensor], outputs: Sequence[CoreOutput]) -> CoreOutput:
     decisions = [output.decision for output in outputs if output.decision is not None]
-    decision = Decision(*(torch.stack(parts) for parts in zip(*decisions, strict=True))) if decisions else None
-    return CoreOutput(stack("features"), outputs[-1].state, decision, stack("cost"))
+    costs = [output.cost for output in outputs if output.cost is not None]
+    return CoreOutput(
+        function([output.features for output in outputs]),
+        outputs[-1].state,
+        Decision(*(function(list(parts)) for parts in zip(*decisions, strict=True))) if decisions else None,
+        function(costs) if costs else None,
+    )

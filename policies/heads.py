@@ -1,4 +1,4 @@
-"""Heads: what is read off a core's features."""
+"""Heads that read Q values off a core's features."""
 
 from typing import NamedTuple
 
@@ -14,11 +14,12 @@ class DuelingOutput(NamedTuple):
     q: Float[Tensor, "*batch A"]
 
 
-def stream(features_dim: int, hidden_size: int, outputs: int) -> nn.Sequential:
-    """One layer-normalised hidden layer and a linear output."""
-    return nn.Sequential(
-        nn.Linear(features_dim, hidden_size), nn.LayerNorm(hidden_size), nn.ReLU(), nn.Linear(hidden_size, outputs)
-    )
+def stream(features_dim: int, hidden_size: int, outputs: int, layer_norm: bool = True) -> nn.Sequential:
+    """One hidden layer, normalised or not, and a linear output; without the hidden layer where its size is 0."""
+    if hidden_size == 0:
+        return nn.Sequential(nn.Linear(features_dim, outputs))
+    norm = [nn.LayerNorm(hidden_size)] if layer_norm else []
+    return nn.Sequential(nn.Linear(features_dim, hidden_size), *norm, nn.ReLU(), nn.Linear(hidden_size, outputs))
 
 
 class DuelingHead(nn.Module):
@@ -30,13 +31,14 @@ class DuelingHead(nn.Module):
     Args:
         features_dim: ``D``.
         n_actions: ``A``.
-        hidden_size: width of each stream's hidden layer.
+        hidden_size: width of each stream's hidden layer; 0 for none.
+        layer_norm: normalise the hidden layers.
     """
 
-    def __init__(self, features_dim: int, n_actions: int, hidden_size: int = 128) -> None:
+    def __init__(self, features_dim: int, n_actions: int, hidden_size: int = 128, layer_norm: bool = True) -> None:
         super().__init__()
-        self.value = stream(features_dim, hidden_size, 1)
-        self.advantage = stream(features_dim, hidden_size, n_actions)
+        self.value = stream(features_dim, hidden_size, 1, layer_norm)
+        self.advantage = stream(features_dim, hidden_size, n_actions, layer_norm)
 
     def forward(self, features: Float[Tensor, "*batch D"]) -> DuelingOutput:
         """Value, centred advantage and Q from features ``[..., D]``."""
@@ -44,3 +46,20 @@ class DuelingHead(nn.Module):
         advantage = self.advantage(features)
         advantage = advantage - advantage.mean(dim=-1, keepdim=True)
         return DuelingOutput(value, advantage, value + advantage)
+
+
+class QHead(nn.Module):
+    """One stream of Q values: what a dueling head is compared with. The arguments are :class:`DuelingHead`'s.
+
+    Value and advantage are those that the Q values imply: their mean over the actions, and what is left.
+    """
+
+    def __init__(self, features_dim: int, n_actions: int, hidden_size: int = 128, layer_norm: bool = True) -> None:
+        super().__init__()
+        self.q = stream(features_dim, hidden_size, n_actions, layer_norm)
+
+    def forward(self, features: Float[Tensor, "*batch D"]) -> DuelingOutput:
+        """Mean, remainder and Q from features ``[..., D]``."""
+        q = self.q(features)
+        value = q.mean(dim=-1, keepdim=True)
+        return DuelingOutput(value, q - value, q)

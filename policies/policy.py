@@ -1,7 +1,7 @@
 """SB3 policies around a torso, a core and heads."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import gymnasium as gym
 import numpy as np
@@ -13,7 +13,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from saccade.policies.core import Core, CoreOutput, State, map_state
-from saccade.policies.heads import DuelingHead, DuelingOutput, stream
+from saccade.policies.heads import stream
 from saccade.policies.recurrent import FeedForward
 from saccade.policies.torso import Pixels, default_torso
 
@@ -39,6 +39,7 @@ class CorePolicy(BasePolicy):
         features_extractor_kwargs: its arguments after the observation space.
         optimizer_class: a torch optimiser; ``optimizer_kwargs`` are its arguments after ``lr``.
         normalize_images: scale bytes to 0 to 1 before the torso (SB3); an image core always does.
+        mixed_precision: compute the torso in bfloat16, which is faster for convolutions where the processor knows it.
 
     Raises:
         ValueError: the core cannot read what the torso gives for this observation space.
@@ -56,8 +57,9 @@ class CorePolicy(BasePolicy):
         optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.RAdam,
         optimizer_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
+        mixed_precision: bool = False,
     ) -> None:
-        torso_class = features_extractor_class or default_torso(observation_space, core_class.reads_image)
+        torso_class = features_extractor_class or self.default_torso(observation_space, core_class.reads_image)
         super().__init__(
             observation_space,
             action_space,
@@ -67,13 +69,21 @@ class CorePolicy(BasePolicy):
             optimizer_kwargs=optimizer_kwargs,
             normalize_images=normalize_images,
         )
+        self.mixed_precision = mixed_precision
+        # Convolutions are faster with the channels last in memory; other layers do not care.
         self.features_extractor = self.make_features_extractor()
+        self.features_extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         torso_shape = getattr(self.features_extractor, "output_shape", (self.features_extractor.features_dim,))
         self.core = core_class(torso_shape, **(core_kwargs or {}))
         # The learned baseline of REINFORCE, E[return | features], for cores that take latent decisions.
         self.baseline = stream(self.core.features_dim, 64, 1) if self.core.trains_decisions else None
         self.build_heads()
         self.optimizer = optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    @classmethod
+    def default_torso(cls, observation_space: gym.Space[Any], reads_image: bool) -> type[BaseFeaturesExtractor]:
+        """The torso where none is named."""
+        return default_torso(observation_space, reads_image)
 
     def build_heads(self) -> None:
         """Make the heads; called once, before the optimiser is made, so that it trains them."""
@@ -95,9 +105,20 @@ class CorePolicy(BasePolicy):
         """Torso features of raw observations ``[B, ...]``; an image core gets bytes untouched, and scales what it looks at."""
         if isinstance(self.features_extractor, Pixels) and self.observes_bytes:
             return cast("Tensor", observations)
-        inputs = self.preprocess(observations)
-        dtype = next(self.parameters()).dtype
-        return cast("Tensor", self.features_extractor(map_observations(lambda part: part.to(dtype), inputs)))
+        return self.see(self.preprocess(observations))
+
+    def see(self, inputs: Observations) -> Tensor:
+        """Torso features of preprocessed observations ``[B, ...]``."""
+        inputs = map_observations(lambda part: part.to(dtype=self.dtype), inputs)
+        if not self.mixed_precision:
+            return cast("Tensor", self.features_extractor(inputs))
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return cast("Tensor", self.features_extractor(inputs)).to(self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
 
     @property
     def observes_bytes(self) -> bool:
@@ -128,13 +149,17 @@ class CorePolicy(BasePolicy):
         features = self.extract(map_observations(lambda part: part.flatten(0, 1), observations))
         return self.core(features.unflatten(0, (steps, lanes)), state, episode_starts, replay, deterministic)
 
-    def choose(self, core: CoreOutput, deterministic: bool) -> Tensor:
-        """Actions ``[T, B]`` from a core's output."""
+    def outputs(self, features: Float[Tensor, "*batch D"]) -> dict[str, Float[Tensor, "*batch _"]]:
+        """What the heads read off core features, by name, each ``[..., n]``: what saliency looks at one by one."""
+        raise NotImplementedError(f"{type(self).__name__} has no heads")
+
+    def choose(self, core: CoreOutput, deterministic: bool, masks: Bool[Tensor, "T B M"] | None = None) -> Tensor:
+        """Actions ``[T, B, ...]`` from a core's output, among those that ``masks`` allow."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to act")
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         """SB3's stateless hook: the action at an episode's first step, ``[B]``."""
-        lanes = len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
+        lanes = lanes_of(observation)
         starts = torch.ones(1, lanes, dtype=torch.bool, device=self.device)
         one_step = map_observations(lambda part: part[None], observation)
         core = self.encode(one_step, self.initial_state(lanes), starts, deterministic=deterministic)
@@ -146,6 +171,7 @@ class CorePolicy(BasePolicy):
         state: State | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, State]:
         """SB3's ``predict``, with memory.
 
@@ -153,70 +179,46 @@ class CorePolicy(BasePolicy):
             observation: one observation, or a batch of ``B``.
             state: what the last call returned; ``None`` for the initial state.
             episode_start: ``[B]``, true where the observation is an episode's first; those lanes start from the initial state.
-            deterministic: the greedy action and the mean gaze.
+            deterministic: the most likely action and gaze.
+            action_masks: ``[B, M]``, true where an action is allowed (sb3-contrib), for policies that know masks.
 
         Returns:
             actions (``[B]``, or one action for one observation), and the next state: NamedTuples of arrays ``[B, ...]``.
         """
-        self.set_training_mode(False)
-        tensor, vectorized = self.obs_to_tensor(observation)
-        one_step = map_observations(lambda part: part[None], tensor)
-        lanes = len(next(iter(tensor.values())) if isinstance(tensor, dict) else tensor)
+        if self.training:
+            self.set_training_mode(False)
         with torch.inference_mode():
+            tensor, vectorized = self.to_tensors(observation)
+            one_step = map_observations(lambda part: part[None], tensor)
+            lanes = lanes_of(tensor)
             if state is None:
-                memory = self.initial_state(lanes)
-                episode_start = None
+                memory, starts = self.initial_state(lanes), torch.zeros(1, lanes, dtype=torch.bool, device=self.device)
             else:
                 memory = map_state(lambda leaf: torch.as_tensor(leaf, device=self.device), state)
-            starts = np.zeros(lanes, dtype=bool) if episode_start is None else np.asarray(episode_start, dtype=bool)
-            starts_t = torch.as_tensor(starts, device=self.device).reshape(1, lanes)
-            core = self.encode(one_step, memory, starts_t, deterministic=deterministic)
-            actions = self.choose(core, deterministic)[0].cpu().numpy()
+                flags = np.zeros(lanes, dtype=bool) if episode_start is None else np.asarray(episode_start, dtype=bool)
+                starts = torch.as_tensor(flags, device=self.device).reshape(1, lanes)
+            core = self.encode(one_step, memory, starts, deterministic=deterministic)
+            if action_masks is None:
+                chosen = self.choose(core, deterministic)[0]
+            else:
+                masks = torch.as_tensor(np.asarray(action_masks), dtype=torch.bool, device=self.device)
+                chosen = self.choose(core, deterministic, masks.reshape(1, lanes, -1))[0]
+        actions = chosen.cpu().numpy()
         if not vectorized:
             actions = actions.squeeze(axis=0)
         return actions, map_state(lambda leaf: leaf.cpu().numpy(), core.state)
 
+    def to_tensors(self, observation: Any) -> tuple[Observations, bool]:
+        """Observations as tensors ``[B, ...]``, and whether there was a batch of them; SB3 checks what is not plain."""
+        space = self.observation_space
+        if isinstance(observation, np.ndarray) and isinstance(space, gym.spaces.Box) and observation.dtype == space.dtype:
+            if observation.shape[1:] == space.shape and observation.ndim == len(space.shape) + 1:
+                return torch.as_tensor(observation, device=self.device), True
+            if observation.shape == space.shape:
+                return torch.as_tensor(observation, device=self.device)[None], False
+        return self.obs_to_tensor(observation)
 
-class QOutput(NamedTuple):
-    """Everything a Q policy computes for ``[T, B]``: the dueling head's outputs and the core's."""
 
-    head: DuelingOutput
-    core: CoreOutput
-
-
-class QPolicy(CorePolicy):
-    """Torso, core and dueling head, over discrete actions.
-
-    Args:
-        head_hidden_size: width of each of the head's streams; the other arguments are :class:`CorePolicy`'s.
-    """
-
-    head: DuelingHead
-
-    def __init__(self, *args: Any, head_hidden_size: int = 128, **kwargs: Any) -> None:
-        self._head_hidden_size = head_hidden_size
-        super().__init__(*args, **kwargs)
-
-    def build_heads(self) -> None:
-        """The dueling head."""
-        if not isinstance(self.action_space, gym.spaces.Discrete):
-            raise ValueError(f"Q-learning needs a Discrete action space; got {self.action_space}")
-        if self.action_space.start != 0:
-            raise ValueError(f"actions must start at 0; got {self.action_space}")
-        self.head = DuelingHead(self.core.features_dim, int(self.action_space.n), self._head_hidden_size)
-
-    def forward(
-        self,
-        observations: Observations,
-        state: State,
-        episode_starts: Bool[Tensor, "T B"],
-        replay: Float[Tensor, "T B K"] | None = None,
-        deterministic: bool = False,
-    ) -> QOutput:
-        """Value, advantage and Q for every step of ``[T, B, ...]``; arguments as in ``Core.forward``."""
-        core = self.encode(observations, state, episode_starts, replay, deterministic)
-        return QOutput(self.head(core.features), core)
-
-    def choose(self, core: CoreOutput, deterministic: bool) -> Tensor:
-        """The greedy action; exploration is the agent's."""
-        return self.head(core.features).q.argmax(dim=-1)
+def lanes_of(observations: Observations) -> int:
+    """``B`` of observations ``[B, ...]``."""
+    return len(next(iter(observations.values())) if isinstance(observations, dict) else observations)

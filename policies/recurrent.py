@@ -1,19 +1,26 @@
 """Recurrent cores over vectors: LSTM, GRU, and the core without memory.
 
-Stepping uses the cell kernels (a fused call for one step costs four times as much). A sequence is cut at the steps where any
-lane resets, and the fused kernel runs over each piece: measured on one CPU thread this is faster than packing each
-lane's episodes, and than a cell loop, from no resets at all to one at every step.
+Stepping uses the cell kernels (a fused call for one step costs more than twice as much). A sequence is one call of the fused
+kernel, however many episodes it holds. Two more inputs to every layer, which saturate its gates, make that possible: one wipes
+the state between two episodes, the other holds it after the last, both exactly, and with gradients of exactly zero across. So
+episodes are laid end to end (:func:`~saccade.policies.recurrent_kernels.pack_episodes`), and none sees another.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from saccade.policies.core import Core, CoreOutput, State, map_state, reset_state
+from saccade.policies.recurrent_kernels import GRULayer, pack_episodes
+
+# What saturates a gate whatever else it reads, in half precision too: sigmoid(SATURATED) = 1 and sigmoid(-SATURATED) = 0.
+SATURATED = 1e4
 
 
 class FeedForward(Core):
@@ -89,22 +96,31 @@ class Recurrent(Core):
         """One layer, one step: the layer's state leaves ``[B, H]``, hidden first, to the next."""
 
     @abstractmethod
-    def run_network(self, inputs: Tensor, leaves: Leaves) -> tuple[Tensor, Leaves]:
-        """All layers, ``[T, B, ...]`` and state leaves ``[L, B, H]`` to features ``[T, B, H]`` and the next leaves."""
+    def run_network(self, inputs: Tensor, leaves: Leaves, weights: Sequence[Tensor]) -> tuple[Tensor, Leaves]:
+        """Layers of these weights, ``[T, B, ...]`` and state leaves ``[L, B, H]`` to features ``[T, B, H]`` and next leaves."""
+
+    @abstractmethod
+    def switches(self, b_input: Tensor) -> Float[Tensor, "gates 2"]:
+        """Input weights of one layer by which the first of two more inputs wipes its state, and the second holds it."""
+
+    def weights(self) -> list[Tensor]:
+        """Of all layers, in torch's order."""
+        return [weight for layer in self.network.all_weights for weight in layer]
 
     def initial_state(self, batch_size: int) -> State:
         """Zeros."""
-        weight = next(self.parameters())
+        weight = self.network.all_weights[0][0]
         shape = (batch_size, self.n_layers, self.hidden_size)
         return self.state_type(*(weight.new_zeros(shape) for _ in self.state_type._fields))
 
     def step(self, inputs: Tensor, state: State, replay: Tensor | None = None, deterministic: bool = False) -> CoreOutput:
         """One step through every layer by the cell kernels."""
         layers = []
-        for layer, weights in enumerate(self.network.all_weights):
-            leaves = self.run_cell(inputs, tuple(leaf[:, layer] for leaf in state), weights)
-            layers.append(leaves)
-            inputs = leaves[0]
+        for weights, *leaves in zip(self.network.all_weights, *(leaf.unbind(1) for leaf in state), strict=True):
+            layers.append(self.run_cell(inputs, tuple(leaves), weights))
+            inputs = layers[-1][0]
+        if self.n_layers == 1:
+            return CoreOutput(inputs, self.state_type(*(leaf.unsqueeze(1) for leaf in layers[0])))
         return CoreOutput(inputs, self.state_type(*(torch.stack(leaf, dim=1) for leaf in zip(*layers, strict=True))))
 
     def unroll(
@@ -115,17 +131,48 @@ class Recurrent(Core):
         replay: Tensor | None = None,
         deterministic: bool = False,
     ) -> CoreOutput:
-        """The fused kernel over each piece between steps where a lane resets."""
-        initial = self.initial_state(inputs.shape[1])
-        cuts = [t for t in episode_starts.any(dim=1).nonzero().flatten().tolist() if t > 0]
+        """One fused call over the sequence; a layer at a time, on packed episodes, if there is a reset in its middle."""
+        starts = episode_starts.cpu().numpy()
+        if starts[0].any():
+            state = reset_state(state, self.initial_state(inputs.shape[1]), episode_starts[0])
+        leaves = tuple(leaf.transpose(0, 1).contiguous() for leaf in state)
+        if not starts[1:].any():
+            features, leaves = self.run_network(inputs, leaves, self.weights())
+        elif inputs.device.type == "cpu" and all(tensor.isfinite().all() for tensor in (inputs, *leaves)):
+            features, leaves = self.run_packed(inputs, leaves, starts)
+        else:
+            features, leaves = self.run_pieces(inputs, leaves, episode_starts, starts)
+        return CoreOutput(features, map_state(lambda leaf: leaf.transpose(0, 1), self.state_type(*leaves)))
+
+    def run_packed(self, inputs: Tensor, leaves: Leaves, starts: Bool[np.ndarray, "T B"]) -> tuple[Tensor, Leaves]:
+        """As ``run_network``, with resets. A wipe multiplies by zero, so numbers have to be finite."""
+        steps, lanes = starts.shape
+        source, target, final = (torch.as_tensor(index, device=inputs.device) for index in pack_episodes(starts))
+        # Two more inputs, which are (1, 0) where a step wipes, (0, 1) where it holds; such a step's other inputs are zeros.
+        switched = nn.functional.one_hot((source - steps * lanes + 1).clamp(min=0), 3)[..., 1:].to(inputs.dtype)
+        rows = nn.functional.pad(inputs.flatten(0, 1), (0, 0, 0, 2))
+        packed = rows.index_select(0, source.flatten()).unflatten(0, (-1, source.shape[1]))
+        layers = []
+        for layer, (w_input, w_hidden, *biases) in enumerate(self.network.all_weights):
+            weights = [torch.cat([w_input, self.switches(biases[0])], dim=1), w_hidden, *biases]
+            before = tuple(nn.functional.pad(leaf[layer : layer + 1], (0, 0, 0, source.shape[1] - lanes)) for leaf in leaves)
+            packed, (_, *held) = self.run_network(torch.cat([packed, switched], dim=-1), before, weights)
+            features = packed.flatten(0, 1).index_select(0, target.flatten()).unflatten(0, (steps, lanes))
+            layers.append((features[-1], *(leaf[0].index_select(0, final) for leaf in held)))
+        return features, tuple(torch.stack(leaf) for leaf in zip(*layers, strict=True))
+
+    def run_pieces(
+        self, inputs: Tensor, leaves: Leaves, episode_starts: Tensor, starts: Bool[np.ndarray, "T B"]
+    ) -> tuple[Tensor, Leaves]:
+        """As ``run_network``, a call for each piece between two resets: for cuDNN, which wants the module's own weights."""
+        cuts = (np.flatnonzero(starts[1:].any(axis=1)) + 1).tolist()
         pieces = []
-        for start, end in zip([0, *cuts], [*cuts, inputs.shape[0]], strict=True):
-            state = reset_state(state, initial, episode_starts[start])
-            leaves = tuple(leaf.transpose(0, 1).contiguous() for leaf in state)
-            features, leaves = self.run_network(inputs[start:end], leaves)
-            state = map_state(lambda leaf: leaf.transpose(0, 1), self.state_type(*leaves))
+        for start, end in pairwise([0, *cuts, len(starts)]):
+            if start:
+                leaves = tuple(leaf.masked_fill(episode_starts[start, :, None], 0) for leaf in leaves)
+            features, leaves = self.run_network(inputs[start:end], leaves, self.weights())
             pieces.append(features)
-        return CoreOutput(torch.cat(pieces), state)
+        return torch.cat(pieces), leaves
 
 
 class LSTM(Recurrent):
@@ -141,10 +188,17 @@ class LSTM(Recurrent):
         """Hidden and cell after one step."""
         return torch.lstm_cell(inputs, leaves, *weights)
 
-    def run_network(self, inputs: Tensor, leaves: Leaves) -> tuple[Tensor, Leaves]:
+    def run_network(self, inputs: Tensor, leaves: Leaves, weights: Sequence[Tensor]) -> tuple[Tensor, Leaves]:
         """The fused LSTM."""
-        features, (hidden, cell) = self.network(inputs, leaves)
-        return features, (hidden, cell)
+        features, *leaves_after = torch.lstm(
+            inputs, leaves, list(weights), True, leaves[0].shape[0], 0.0, torch.is_grad_enabled(), False, False
+        )
+        return features, tuple(leaves_after)
+
+    def switches(self, b_input: Tensor) -> Float[Tensor, "gates 2"]:
+        """Gates in, forget, cell, out: ``c' = f c + i g``, ``h = o tanh(c')``; wiped by i = f = o = 0, held by i = 0, f = 1."""
+        signs = b_input.new_tensor([[-1, -1, 0, -1], [-1, 1, 0, 0]])
+        return (signs * SATURATED).t().repeat_interleave(self.hidden_size, dim=0)
 
 
 class GRU(Recurrent):
@@ -160,7 +214,24 @@ class GRU(Recurrent):
         """Hidden after one step."""
         return (torch.gru_cell(inputs, leaves[0], *weights),)
 
-    def run_network(self, inputs: Tensor, leaves: Leaves) -> tuple[Tensor, Leaves]:
-        """The fused GRU."""
-        features, hidden = self.network(inputs, leaves[0])
-        return features, (hidden,)
+    def run_network(self, inputs: Tensor, leaves: Leaves, weights: Sequence[Tensor]) -> tuple[Tensor, Leaves]:
+        """On a CPU layer by layer, faster than torch's; elsewhere the fused GRU."""
+        hidden = leaves[0]
+        if inputs.device.type != "cpu":
+            features, after = torch.gru(
+                inputs, hidden, list(weights), True, len(hidden), 0.0, torch.is_grad_enabled(), False, False
+            )
+            return features, (after,)
+        last = []
+        for layer, initial in enumerate(hidden):
+            inputs = GRULayer.apply(inputs, initial, *weights[4 * layer : 4 * layer + 4])  # type: ignore[no-untyped-call]
+            last.append(inputs[-1])
+        return inputs, (torch.stack(last),)
+
+    def switches(self, b_input: Tensor) -> Float[Tensor, "gates 2"]:
+        """Gates reset, update, new: ``h' = (1 - z) n + z h``; wiped by r = z = 0 and n = tanh(b - b), held by z = 1."""
+        size = self.hidden_size
+        wipe = torch.cat([b_input.new_full((2 * size,), -SATURATED), -b_input[2 * size :]])
+        hold = b_input.new_zeros(3 * size)
+        hold[size : 2 * size] = SATURATED
+        return torch.stack([wipe, hold], dim=1)

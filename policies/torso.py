@@ -10,6 +10,9 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from torch import Tensor, nn
 
+NATURE_PIXELS = 36
+"""The least height and width that ``NatureCNN``'s three strided convolutions can read."""
+
 
 class Pixels(BaseFeaturesExtractor):
     """The image itself, for cores that look at it: neither converted nor copied, whatever its size.

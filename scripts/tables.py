@@ -1,43 +1,58 @@
-"""Tables of the docs, generated from the results files: ``python -m saccade.scripts.tables results docs/results.md``."""
+"""Tables of the docs, made from the results files."""
 
-import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean
 from typing import Any
 
-HEADER = """# Results
+from saccade.scripts.families import Family
 
-Every number on this page is generated from a file in `results/` by `make docs`; every file is written by the command below it.
-
-"""
 COLUMNS = ("experiment", "metric", "mean", "each seed", "goal", "steps", "seconds a seed")
 
 
-def table(reports: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table, a row an experiment, and the commands that make them."""
+def results_table(reports: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table, a row an experiment."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     for report in reports:
         goal = "baseline" if report["goal"] is None else f"≥ {report['goal']:g}: {'met' if report['met'] else 'missed'}"
         cells = (
             f"`{report['experiment']}`",
             report["metric"].replace("_", " "),
-            f"{mean(report['values']):.3f}",
-            ", ".join(f"{value:.3f}" for value in report["values"]),
+            number(report, mean(report["values"])),
+            ", ".join(number(report, value) for value in report["values"]),
             goal,
             f"{max(report['steps']) / 1e6:.2f} M",
             f"{mean(report['wall_seconds']):.0f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    commands = "\n".join(report["command"] for report in reports)
-    machines = sorted({describe(report) for report in reports})
-    episodes = max(max(report["episodes"]) for report in reports)
-    caption = f"A value a seed, of {episodes} episodes after training, with the greedy action and the mean gaze."
-    return caption + "\n\n" + "\n".join(lines) + f"\n\n```\n{commands}\n```\n\nMeasured on: {'; '.join(machines)}.\n"
+    return "\n".join(lines) + "\n"
 
 
-def benchmark_table(name: str, report: dict[str, Any]) -> str:
+def number(report: dict[str, Any], value: float) -> str:
+    """Rates to three digits after the point, returns to one."""
+    return f"{value:.3f}" if report["metric"] == "success_rate" else f"{value:.1f}"
+
+
+def family_section(family: Family, picture: str | None) -> str:
+    """Figure, table, the commands that make them, and what they were measured on.
+
+    Args:
+        family: its reports.
+        picture: where its figure is, seen from the page; none where it has none.
+    """
+    commands = "\n".join(report["command"] for report in family.reports)
+    machines = "; ".join(sorted({describe(report) for report in family.reports}))
+    return (
+        f"### {family.title}\n\n{picture_link(family, picture)}{results_table(family.reports)}"
+        f"\n```bash\n{commands}\n```\n\nMeasured on: {machines}.\n"
+    )
+
+
+def picture_link(family: Family, picture: str | None) -> str:
+    """The family's figure, with the text that stands for it."""
+    return "" if picture is None else f"![Learning curves: {family.title}]({picture})\n\n"
+
+
+def benchmark_section(name: str, report: dict[str, Any]) -> str:
     """A Markdown table of a benchmark's rows, and the command that measures them."""
     lines = ["| what | unit | ours | peer | ratio | goal |", f"|{'---|' * 6}"]
     for row in report["rows"]:
@@ -46,24 +61,14 @@ def benchmark_table(name: str, report: dict[str, Any]) -> str:
         goal = "" if row["goal"] is None else f"{row['goal']}: {'met' if row['met'] else 'missed'}"
         lines.append(f"| {row['name']} | {row['unit']} | {row['ours']:,.0f} | {peer} | {ratio} | {goal} |")
     command = f"python benchmarks/{name}.py --json results/benchmarks/{name}.json"
-    return "\n".join(lines) + f"\n\n```\n{command}\n```\n\nMeasured on: {describe(report)}.\n"
+    table = "\n".join(lines)
+    return (
+        f"### {name.replace('_', ' ').capitalize()}\n\n{table}\n\n```bash\n{command}\n```\n\nMeasured on: {describe(report)}.\n"
+    )
 
 
 def describe(report: dict[str, Any]) -> str:
     """Machine and versions in words."""
     machine, versions = report["machine"], report["versions"]
-    packages = ", ".join(f"{name} {number}" for name, number in versions.items())
+    packages = ", ".join(f"{name.replace('_', '-')} {version}" for name, version in versions.items())
     return f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores a run, {packages}"
-
-
-def page(folder: Path) -> str:
-    """The whole page: what agents learn, then how fast things are."""
-    reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    benchmarks = sorted((folder / "benchmarks").glob("*.json"))
-    speed = [f"## Speed: {path.stem}\n\n" + benchmark_table(path.stem, json.loads(path.read_text())) for path in benchmarks]
-    return "\n".join([HEADER + "## Learning\n\n" + table(reports), *speed])
-
-
-if __name__ == "__main__":
-    source, target = map(Path, sys.argv[1:3])
-    target.write_text(page(source), encoding="utf-8")

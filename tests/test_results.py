@@ -1,4 +1,4 @@
-"""Results files: written by a command, complete, and the only source of the docs' tables."""
+"""Results files: written by a command, and complete."""
 
 import json
 import shlex
@@ -9,7 +9,6 @@ import pytest
 from commands import TINY, refused, saccade
 from repository import ROOT
 from saccade.scripts.run_folder import MetricsWriter, read_metrics
-from saccade.scripts.tables import page
 
 KEYS = {
     *("experiment", "command", "seeds", "metric", "values", "goal", "met", "episodes", "steps", "wall_seconds"),
@@ -42,10 +41,6 @@ def test_results_need_an_experiment(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tables_of_the_docs_are_those_of_the_files() -> None:
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == page(ROOT / "results")
-
-
 def test_the_learned_gaze_beats_both_baselines() -> None:
     learned, centre, random = (
         json.loads((ROOT / "results" / f"straight_catch{name}.json").read_text()) for name in ("", "_centre", "_random")
@@ -58,7 +53,7 @@ def test_the_learned_gaze_beats_both_baselines() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.json")), ids=lambda path: path.stem)
 def test_committed_results_are_whole_and_met(path: Path) -> None:
     report = json.loads(path.read_text())
-    assert set(report) == KEYS
+    assert set(report) - {"group"} == KEYS
     assert report["experiment"] == path.stem
     assert report["goal"] is None or (report["met"] and min(report["values"]) >= report["goal"])
 

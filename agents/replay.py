@@ -1,0 +1,194 @@
+"""Agents that learn from a replay of what happened before: act a little, learn a little, follow with a target network."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, Schedule
+from stable_baselines3.common.utils import polyak_update
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from saccade.agents.arguments import check_least, check_positive, check_share
+from saccade.agents.exploration import EpsilonGreedy
+from saccade.agents.update import LossTerms
+from saccade.policies import Q_POLICIES, CoreOutput, QPolicy, State
+
+ROW_STEPS = 1000
+"""The least environment steps from one row of metrics to the next, however short the episodes."""
+
+
+class Lesson(NamedTuple):
+    """The loss of a batch, and the new ``priorities`` ``[N]`` of what it was made of, at ``indices`` ``[N]`` of the replay."""
+
+    terms: LossTerms
+    priorities: Float[Tensor, " N"]
+    indices: Int[np.ndarray, " N"]
+
+
+class ReplayAlgorithm(EpsilonGreedy):
+    """SB3's off-policy loop, with memory; a subclass says what is stored and how a batch of it is learned from.
+
+    Args:
+        policy: a policy class, or the alias of one.
+        env: a Gymnasium environment, its id, or a ``VecEnv``.
+        learning_rate: a number, or a function of the remaining progress (1 to 0).
+        gamma: discount factor.
+        max_grad_norm: gradients are scaled down to this norm.
+        buffer_size: transitions in the replay.
+        learning_starts: environment steps before the first update; until then every action is random.
+        batch_size: what is drawn for an update: transitions (DQN) or sequences (R2D2).
+        tau: how far the target network follows, 1 for a copy.
+        train_freq: steps in every environment between two rounds of updates.
+        gradient_steps: updates in a round; -1 for as many as transitions came in.
+        target_update_interval: environment steps between two updates of the target network.
+        sb3_kwargs: further arguments of SB3's ``BaseAlgorithm``.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = Q_POLICIES
+    target: QPolicy
+
+    def __init__(
+        self,
+        policy: str | Callable[..., BasePolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule,
+        gamma: float,
+        max_grad_norm: float,
+        *,
+        buffer_size: int,
+        learning_starts: int,
+        batch_size: int,
+        tau: float,
+        train_freq: int,
+        gradient_steps: int,
+        target_update_interval: int,
+        **sb3_kwargs: Any,
+    ) -> None:
+        super().__init__(policy, env, learning_rate, gamma, max_grad_norm, **sb3_kwargs)
+        check_least(1, buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
+        check_least(0, learning_starts=learning_starts)
+        check_positive(target_update_interval=target_update_interval)
+        check_share("tau", tau)
+        if gradient_steps < 1 and gradient_steps != -1:
+            raise ValueError(f"gradient_steps must be at least 1, or -1 for one a transition; got {gradient_steps}")
+        self.buffer_size = buffer_size
+        self.learning_starts = learning_starts
+        self.batch_size = batch_size
+        self.tau = tau
+        self.train_freq = train_freq
+        self.gradient_steps = gradient_steps
+        self.target_update_interval = target_update_interval
+        self._target_updated = 0
+        self._row = (0, 0)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        self.target = deepcopy(self.policy).requires_grad_(False)
+        self.target.set_training_mode(False)
+        self.rng = np.random.default_rng(self.seed)
+        self.replay = self.make_replay()
+
+    def networks(self) -> dict[str, nn.Module]:
+        """The policy, and the target network."""
+        return {**super().networks(), "target": self.target}
+
+    def prepare(self) -> None:
+        """The replay stays from one call of ``learn`` to the next; it fits one number of environments."""
+        if self.replay.n_envs != self.n_envs:
+            self.replay = self.make_replay()
+        if self._target_updated > self.num_timesteps:  # counting has started over
+            self._target_updated, self._row = 0, (0, 0)
+
+    @abstractmethod
+    def make_replay(self) -> Any:
+        """An empty replay.
+
+        Raises:
+            ValueError: it would not fit into the machine's memory.
+        """
+
+    @abstractmethod
+    def store(
+        self,
+        observations: Any,
+        state: State,
+        core: CoreOutput,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        dones: np.ndarray,
+        finals: dict[int, Any],
+    ) -> None:
+        """Put a step of all lanes into the replay; ``state`` is the core's before the step, ``finals`` as in ``Outcome``."""
+
+    @abstractmethod
+    def lesson(self) -> Lesson:
+        """Draw a batch, and compute its loss."""
+
+    @property
+    def exploration_rate(self) -> float:
+        """ε at this point of the training; 1 until learning starts."""
+        return 1.0 if self.num_timesteps < self.learning_starts else super().exploration_rate
+
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback) -> bool:
+        """``train_freq`` steps into the replay; false if a callback asked to stop.
+
+        Raises:
+            InvalidExperienceError: an observation or reward is not finite or has the wrong shape.
+        """
+        self.begin_acting(env)
+        callback.on_rollout_start()
+        for t in range(self.train_freq):
+            observations, state = self._last_obs, self._last_state
+            starts = torch.as_tensor(self._last_episode_starts, device=self.device)
+            with torch.inference_mode():
+                core = self.look(self.to_tensors(observations), starts)
+                actions = self.explore(core.features[0], t).cpu().numpy()
+            outcome = self.act(env, actions, callback)
+            if outcome is None:
+                return False
+            self._episode_num += int(outcome.dones.sum())
+            self.store(observations, state, core, actions, outcome.rewards, outcome.dones, outcome.finals)
+        callback.on_rollout_end()
+        return True
+
+    def first_batch(self, env: VecEnv, callback: BaseCallback) -> Any:
+        """One drawn from a replay that could fill it."""
+        while len(self.replay) < self.batch_size and self.collect_rollouts(env, callback):
+            pass
+        return self.replay.sample(self.batch_size, 1.0)
+
+    def train(self) -> None:
+        """A round of updates, once there is enough to learn from."""
+        if self.num_timesteps < self.learning_starts or len(self.replay) == 0:
+            return
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        updates = self.gradient_steps if self.gradient_steps > 0 else self.train_freq * self.n_envs
+        for _ in range(updates):
+            lesson = self.lesson()
+            self.updater.step(lesson.terms)
+            self.replay.update_priorities(lesson.indices, lesson.priorities)
+        self._n_updates += updates
+        if self.num_timesteps - self._target_updated >= self.target_update_interval:
+            self._target_updated = self.num_timesteps
+            self.update_target()
+
+    def update_target(self) -> None:
+        """Move the target network towards the policy."""
+        polyak_update(self.policy.parameters(), self.target.parameters(), self.tau)
+        polyak_update(self.policy.buffers(), self.target.buffers(), 1.0)
+
+    def row_is_due(self, iteration: int, log_interval: int | None) -> bool:
+        """After every ``log_interval`` episodes (SB3), but not more often than every ``ROW_STEPS`` steps."""
+        episodes, steps = self._row
+        if log_interval is None or self._episode_num - episodes < log_interval or self.num_timesteps - steps < ROW_STEPS:
+            return False
+        self._row = (self._episode_num, self.num_timesteps)
+        return True

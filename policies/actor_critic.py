@@ -1,0 +1,202 @@
+"""The policy of actor-critic agents: torso, core, and two heads, one for the actions and one for the value."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
+from torch import Tensor, nn
+
+from saccade.policies.core import CoreOutput, State
+from saccade.policies.distributions import Scores, action_distribution
+from saccade.policies.policy import CorePolicy, Observations
+from saccade.policies.torso import NATURE_PIXELS, default_torso
+from saccade.policies.twin import Twin
+
+
+class StackedMLP(nn.Module):
+    """Several multilayer perceptrons of one shape, side by side: one batched product a layer instead of one a network.
+
+    Args:
+        copies: ``C``, how many.
+        inputs: ``D``.
+        widths: of the hidden layers; the last is the number of outputs.
+        activation_fn: after every layer.
+        gain: of the orthogonal initialisation.
+    """
+
+    def __init__(self, copies: int, inputs: int, widths: Sequence[int], activation_fn: type[nn.Module], gain: float) -> None:
+        super().__init__()
+        self.activation = activation_fn()
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for before, after in pairwise([inputs, *widths]):
+            weight = torch.empty(copies, before, after)
+            for one in weight:
+                nn.init.orthogonal_(one.t(), gain)
+            self.weights.append(weight)
+            self.biases.append(torch.zeros(copies, 1, after))
+
+    def forward(self, inputs: Float[Tensor, "C N D"]) -> Float[Tensor, "C N O"]:
+        """A batch for each copy."""
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            inputs = self.activation(torch.baddbmm(bias, inputs, weight))
+        return inputs
+
+
+class ActorCriticOutput(NamedTuple):
+    """``parameters`` of the distribution over actions ``[..., P]``, and the state's ``value`` ``[...]``."""
+
+    parameters: Float[Tensor, "*batch P"]
+    value: Float[Tensor, "*batch"]
+
+
+class ActorCriticHead(nn.Module):
+    """Hidden layers for the actions and for the value, and a linear output of each.
+
+    Initialised as SB3's: orthogonal, with gain √2 in hidden layers, 0.01 for the actions and 1 for the value.
+
+    Args:
+        features_dim: ``D``, what each of the two reads.
+        n_parameters: ``P``, of the distribution over actions.
+        pi: hidden widths for the actions; ``vf`` for the value.
+        activation_fn: after every hidden layer.
+    """
+
+    def __init__(
+        self, features_dim: int, n_parameters: int, pi: Sequence[int], vf: Sequence[int], activation_fn: type[nn.Module]
+    ) -> None:
+        super().__init__()
+        gain = float(np.sqrt(2))
+        copies, networks = (2, [pi]) if list(pi) == list(vf) else (1, [pi, vf])
+        self.hidden = nn.ModuleList(StackedMLP(copies, features_dim, widths, activation_fn, gain) for widths in networks)
+        self.action = nn.Linear(pi[-1] if pi else features_dim, n_parameters)
+        self.value = nn.Linear(vf[-1] if vf else features_dim, 1)
+        for layer, scale in ((self.action, 0.01), (self.value, 1.0)):
+            nn.init.orthogonal_(layer.weight, scale)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Float[Tensor, "2 N D"]) -> ActorCriticOutput:
+        """From what the actions read and what the value reads."""
+        if len(self.hidden) == 1:
+            actor, critic = self.hidden[0](features)
+        else:
+            actor, critic = (network(part[None])[0] for network, part in zip(self.hidden, features, strict=True))
+        return ActorCriticOutput(self.action(actor), self.value(critic).squeeze(-1))
+
+    def critic(self, features: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """The value alone, from what the value reads."""
+        copies = 2 if len(self.hidden) == 1 else 1
+        return self.value(self.hidden[-1](features.expand(copies, -1, -1))[-1]).squeeze(-1)
+
+
+class ActorCriticPolicy(CorePolicy):
+    """Torso, core and an actor-critic head, over any actions that SB3's PPO takes.
+
+    Args:
+        net_arch: hidden widths of the head, the same for actions and value; or ``{"pi": ..., "vf": ...}`` (SB3).
+        activation_fn: after every hidden layer (SB3).
+        log_std_init: of the spread of continuous actions, at the start (SB3).
+        optimizer_class: Adam with ``eps`` 1e-5 (SB3) and one kernel for all parameters, unless named.
+        args, kwargs: :class:`CorePolicy`'s.
+
+    With the core :class:`Twin` actions and value have a memory each; with any other they share one.
+    """
+
+    head: ActorCriticHead
+
+    def __init__(
+        self,
+        *args: Any,
+        net_arch: Sequence[int] | Mapping[str, Sequence[int]] = (64, 64),
+        activation_fn: type[nn.Module] = nn.Tanh,
+        log_std_init: float = 0.0,
+        optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._widths = dict(net_arch) if isinstance(net_arch, Mapping) else {"pi": net_arch, "vf": net_arch}
+        if self._widths.keys() != {"pi", "vf"}:
+            raise ValueError(f"net_arch must name the widths of 'pi' and 'vf', or be one list for both; got {net_arch}")
+        self._activation_fn = activation_fn
+        self._log_std_init = log_std_init
+        if optimizer_kwargs is None and optimizer_class is torch.optim.Adam:
+            optimizer_kwargs = {"eps": 1e-5, "fused": True}
+        kwargs |= {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs}
+        super().__init__(*args, **kwargs)
+
+    @classmethod
+    def default_torso(cls, observation_space: gym.Space[Any], reads_image: bool) -> type[BaseFeaturesExtractor]:
+        """As SB3's PPO: vectors as they are, ``NatureCNN`` for images that are large enough for it."""
+        if reads_image or isinstance(observation_space, gym.spaces.Dict):
+            return CombinedExtractor if not reads_image else default_torso(observation_space, reads_image)
+        shape = observation_space.shape or ()
+        if len(shape) == 3 and is_image_space(observation_space, check_channels=False):
+            return NatureCNN if min(shape[1:]) >= NATURE_PIXELS else default_torso(observation_space, reads_image)
+        return FlattenExtractor
+
+    def build_heads(self) -> None:
+        """The distribution over actions, and the head."""
+        self.distribution = action_distribution(self.action_space, self._log_std_init)
+        self.separate = isinstance(self.core, Twin)
+        size = self.core.features_dim // 2 if self.separate else self.core.features_dim
+        widths = (self._widths["pi"], self._widths["vf"])
+        self.head = ActorCriticHead(size, self.distribution.n_parameters, *widths, self._activation_fn)
+
+    def read(self, features: Float[Tensor, "*batch D"]) -> ActorCriticOutput:
+        """The head's outputs for core features ``[..., D]``."""
+        shape = features.shape[:-1]
+        flat = features.reshape(-1, features.shape[-1])
+        both = flat.unflatten(-1, (2, -1)).transpose(0, 1) if self.separate else flat.expand(2, -1, -1)
+        output = self.head(both)
+        return ActorCriticOutput(output.parameters.reshape(*shape, -1), output.value.reshape(shape))
+
+    def value(self, features: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
+        """State values from core features."""
+        flat = features.reshape(-1, features.shape[-1])
+        return self.head.critic(flat.chunk(2, dim=-1)[1] if self.separate else flat).reshape(features.shape[:-1])
+
+    def outputs(self, features: Float[Tensor, "*batch D"]) -> dict[str, Tensor]:
+        """``value`` ``[..., 1]``, and ``policy``: the parameters of the distribution over actions, ``[..., P]``."""
+        read = self.read(features)
+        return {"value": read.value.unsqueeze(-1), "policy": read.parameters}
+
+    def forward(
+        self,
+        observations: Observations,
+        state: State,
+        episode_starts: Bool[Tensor, "T B"],
+        replay: Float[Tensor, "T B K"] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[ActorCriticOutput, CoreOutput]:
+        """Head and core outputs for every step of ``[T, B, ...]``; arguments as in ``Core.forward``."""
+        core = self.encode(observations, state, episode_starts, replay, deterministic)
+        return self.read(core.features), core
+
+    def score(
+        self, parameters: Float[Tensor, "*batch P"], actions: Tensor, masks: Bool[Tensor, "*batch M"] | None = None
+    ) -> Scores:
+        """Log-probability of actions and entropy, among the choices that ``masks`` allow."""
+        return self.distribution.score(self.masked(parameters, masks), actions)
+
+    def masked(self, parameters: Tensor, masks: Tensor | None) -> Tensor:
+        """Parameters of the distribution over the allowed choices."""
+        return parameters if masks is None else self.distribution.mask(parameters, masks)
+
+    def choose(self, core: CoreOutput, deterministic: bool, masks: Tensor | None = None) -> Tensor:
+        """The most likely action, or one drawn at random; inside the bounds of a ``Box``."""
+        parameters = self.masked(self.read(core.features).parameters, masks)
+        actions = self.distribution.mode(parameters) if deterministic else self.distribution.sample(parameters).actions
+        return self.bounded(actions)
+
+    def bounded(self, actions: Tensor) -> Tensor:
+        """Actions clipped to the bounds of a ``Box``, as the environment gets them; others as they are."""
+        space = self.action_space
+        if not isinstance(space, gym.spaces.Box):
+            return actions
+        return actions.clamp(*(torch.as_tensor(bound, device=actions.device) for bound in (space.low, space.high)))

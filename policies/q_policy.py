@@ -1,0 +1,70 @@
+"""The policy of agents that learn Q values: torso, core, and a dueling head or a single one."""
+
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from saccade.policies.core import CoreOutput, State
+from saccade.policies.distributions import MASKED
+from saccade.policies.heads import DuelingHead, DuelingOutput, QHead
+from saccade.policies.policy import CorePolicy, Observations
+
+
+class QOutput(NamedTuple):
+    """Everything a Q policy computes for ``[T, B]``: the dueling head's outputs and the core's."""
+
+    head: DuelingOutput
+    core: CoreOutput
+
+
+class QPolicy(CorePolicy):
+    """Torso, core and a head of Q values, over discrete actions.
+
+    Args:
+        head_hidden_size: width of the hidden layer of the head, or of each of its two streams; 0 for none.
+        dueling: value and advantage as streams of their own (Wang et al. 2016); else one stream of Q values.
+        layer_norm: normalise the head's hidden layers, as PQN needs.
+        args, kwargs: :class:`CorePolicy`'s.
+    """
+
+    head: DuelingHead | QHead
+
+    def __init__(
+        self, *args: Any, head_hidden_size: int = 128, dueling: bool = True, layer_norm: bool = True, **kwargs: Any
+    ) -> None:
+        self._head = QHead if not dueling else DuelingHead
+        self._head_arguments = (head_hidden_size, layer_norm)
+        super().__init__(*args, **kwargs)
+
+    def build_heads(self) -> None:
+        """The head of Q values."""
+        if not isinstance(self.action_space, gym.spaces.Discrete):
+            raise ValueError(f"Q-learning needs a Discrete action space; got {self.action_space}")
+        if self.action_space.start != 0:
+            raise ValueError(f"actions must start at 0; got {self.action_space}")
+        self.head = self._head(self.core.features_dim, int(self.action_space.n), *self._head_arguments)
+
+    def forward(
+        self,
+        observations: Observations,
+        state: State,
+        episode_starts: Bool[Tensor, "T B"],
+        replay: Float[Tensor, "T B K"] | None = None,
+        deterministic: bool = False,
+    ) -> QOutput:
+        """Value, advantage and Q for every step of ``[T, B, ...]``; arguments as in ``Core.forward``."""
+        core = self.encode(observations, state, episode_starts, replay, deterministic)
+        return QOutput(self.head(core.features), core)
+
+    def outputs(self, features: Float[Tensor, "*batch D"]) -> dict[str, Tensor]:
+        """``value`` V ``[..., 1]`` and ``advantage`` A ``[..., A]``."""
+        head = self.head(features)
+        return {"value": head.value, "advantage": head.advantage}
+
+    def choose(self, core: CoreOutput, deterministic: bool, masks: Bool[Tensor, "T B M"] | None = None) -> Tensor:
+        """The greedy action, among those that ``masks`` allow; exploration is the agent's."""
+        q = self.head(core.features).q
+        return (q if masks is None else torch.where(masks, q, MASKED)).argmax(dim=-1)

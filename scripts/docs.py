@@ -1,0 +1,126 @@
+"""Everything in ``docs/`` that is generated: ``python -m saccade.scripts.docs results docs``.
+
+``results.md`` and the figures are written whole. In all other pages whatever stands between two comments is::
+
+    <!-- make docs: arguments saccade.agents.PQN -->
+    <!-- end -->
+
+    <!-- make docs: results straight_catch* *_pqn* -->
+    <!-- end -->
+"""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from os.path import relpath
+from pathlib import Path
+
+from saccade.scripts.arguments import arguments_table
+from saccade.scripts.families import Family, families
+from saccade.scripts.figures import figure
+from saccade.scripts.tables import benchmark_section, family_section, picture_link, results_table
+
+PAGE, FIGURES = "results.md", "images/results"
+HEADER = """# Results
+
+Every number and every curve on this page is generated from a file in `results/` by `make docs`; every file is written by the
+command below it.
+
+## Learning
+
+A value in the tables is the mean of a seed's {episodes} episodes *after* training, with the most likely action and, where there
+is a gaze, the mean gaze; a goal is met if every seed meets it. The curves are taken *while* training, from exploring agents:
+the line is the mean over the seeds, and the band reaches from the lowest seed to the highest.
+
+"""
+BEGIN = "<!-- make docs: "
+BLOCK = re.compile(r"<!-- make docs: (\w+) ([^\n]+?) -->\n(?:(?!<!-- make docs: ).)*?<!-- end -->", re.DOTALL)
+
+
+def generate(results: Path, docs: Path) -> dict[Path, bytes]:
+    """The content of every file that is generated, or partly so, by its path."""
+    groups = families(results)
+    pictures = {group.name: docs / FIGURES / f"{group.name}.svg" for group in groups}
+    drawn = {pictures[group.name]: content for group in groups if (content := figure(group)) is not None}
+    files = {**drawn, docs / PAGE: results_page(results, groups, docs, set(drawn)).encode()}
+    for page in sorted(docs.rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if BEGIN in text and page not in files:
+            files[page] = fill(text, groups, page, docs, set(drawn)).encode()
+    return files
+
+
+def results_page(results: Path, groups: Sequence[Family], docs: Path, drawn: set[Path]) -> str:
+    """What agents learn, then how fast things are."""
+    numbers = {number for group in groups for report in group.reports for number in report["episodes"]}
+    episodes = " to ".join(map(str, sorted({min(numbers), max(numbers)}))) if numbers else ""
+    learning = [family_section(group, where(group, docs / PAGE, docs, drawn)) for group in groups]
+    benchmarks = [(path.stem, json.loads(path.read_text())) for path in sorted((results / "benchmarks").glob("*.json"))]
+    speed = [benchmark_section(name, report) for name, report in benchmarks]
+    return HEADER.format(episodes=episodes) + "\n".join([*learning, "## Speed\n", *speed])
+
+
+def where(group: Family, page: Path, docs: Path, drawn: set[Path]) -> str | None:
+    """The way from a page to a family's figure; none where it has none."""
+    picture = docs / FIGURES / f"{group.name}.svg"
+    return Path(relpath(picture, page.parent)).as_posix() if picture in drawn else None
+
+
+def fill(text: str, groups: Sequence[Family], page: Path, docs: Path, drawn: set[Path]) -> str:
+    """A page with the content of its blocks made anew.
+
+    Raises:
+        ValueError: a block has no end, asks for something unknown, or for results that do not exist.
+    """
+
+    def content(match: re.Match[str]) -> str:
+        kind, asked = match[1], match[2]
+        begin, end = match[0].splitlines()[0], "<!-- end -->"
+        if kind == "arguments":
+            return f"{begin}\n\n{arguments_table(asked)}\n{end}"
+        if kind == "results":
+            return f"{begin}\n\n{chosen_results(asked.split(), groups, page, docs, drawn)}\n{end}"
+        raise ValueError(f"{page.name}: a block of {kind!r} is not known; there are: arguments, results")
+
+    filled, found = BLOCK.subn(content, text)
+    if found != text.count(BEGIN):
+        raise ValueError(
+            f"{page.name}: {text.count(BEGIN)} blocks begin with {BEGIN!r}, and {found} of them are closed by <!-- end -->"
+        )
+    return filled
+
+
+def chosen_results(patterns: Sequence[str], groups: Sequence[Family], page: Path, docs: Path, drawn: set[Path]) -> str:
+    """The experiments that match, a table a family, under the figure of the whole family.
+
+    Raises:
+        ValueError: none matches.
+    """
+    parts = []
+    for group in groups:
+        reports = [report for report in group.reports if any(fnmatchcase(report["experiment"], text) for text in patterns)]
+        if reports:
+            picture = picture_link(group, where(group, page, docs, drawn))
+            parts.append(f"### {group.title}\n\n{picture}{results_table(reports)}")
+    if not parts:
+        names = ", ".join(report["experiment"] for group in groups for report in group.reports)
+        raise ValueError(f"{page.name}: no results match {' '.join(patterns)}; there are: {names}")
+    return "\n".join(parts)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write what has changed, and remove figures whose results are gone."""
+    results, docs = map(Path, arguments)
+    files = generate(results, docs)
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    for stale in set((docs / FIGURES).glob("*")) - set(files):
+        stale.unlink()
+    print(f"wrote {len(files)} files of {docs}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:3])

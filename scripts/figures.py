@@ -1,0 +1,123 @@
+"""Learning curves of the docs, drawn from the results files: the same files give the same bytes."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from saccade.scripts.families import Family
+
+# Matplotlib comes with the extra `docs` only; every module of the package imports without it.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+"""Okabe and Ito's, which the colour-blind can tell apart, without the yellow that vanishes on white."""
+DASHES = ("solid", (0, (5, 1.5)), (0, (1, 1.2)))
+"""Where there are more lines than colours, and in black and white."""
+MEASURED = {"success_rate": "success rate", "return": "return"}
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "saccade",  # otherwise the ids differ from one run to the next
+    "svg.fonttype": "path",  # the same shapes on every machine
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.labelcolor": "#222222",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+}
+
+
+class Band(NamedTuple):
+    """A curve over the seeds, at ``K`` steps that all seeds have reached."""
+
+    step: Float[np.ndarray, " K"]
+    low: Float[np.ndarray, " K"]
+    mean: Float[np.ndarray, " K"]
+    high: Float[np.ndarray, " K"]
+
+
+def band(curves: Sequence[dict[str, list[int | float]]], key: str) -> Band:
+    """Mean, lowest and highest seed, interpolated where seeds were measured at different steps.
+
+    Args:
+        curves: one a seed, each with ``step`` and ``key``.
+        key: what is drawn.
+    """
+    first, last = max(curve["step"][0] for curve in curves), min(curve["step"][-1] for curve in curves)
+    steps = np.unique(np.concatenate([np.asarray(curve["step"], dtype=float) for curve in curves]))
+    steps = steps[(steps >= first) & (steps <= last)]
+    values = np.stack([np.interp(steps, curve["step"], curve[key]) for curve in curves])
+    return Band(steps, values.min(axis=0), values.mean(axis=0), values.max(axis=0))
+
+
+def measured(family: Family) -> str | None:
+    """What is drawn: the success rate where every claim is about it, else the return; none where it is missing."""
+    curves = [curve for report in family.reports for curve in report["curves"]]
+    about_success = all(report["metric"] == "success_rate" for report in family.reports)
+    keys = ["success_rate", "return"] if about_success else ["return"]
+    return next((key for key in keys if curves and all(curve.get(key) for curve in curves)), None)
+
+
+def figure(family: Family, kind: str = "svg") -> bytes | None:
+    """The family's learning curves as a picture; none where there is nothing to draw.
+
+    Args:
+        family: one line an experiment.
+        kind: ``svg``, or ``png`` for looking at it.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    key = measured(family)
+    if key is None:
+        return None
+    with mpl.rc_context(STYLE):
+        picture = Figure(figsize=(7.2, 3.4), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+        axes = picture.subplots()
+        draw(axes, family, key)
+        content = BytesIO()
+        # No date and no version, which would change without the results. Opaque, and so readable on a dark page as well.
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        picture.savefig(content, format=kind, metadata=metadata, facecolor="white", dpi=110)
+    return content.getvalue()
+
+
+def draw(axes: "Axes", family: Family, key: str) -> None:
+    """A band and a line an experiment, the best at the end named first, and the goals as dashed lines."""
+    from matplotlib.ticker import EngFormatter
+
+    ends = []
+    for index, report in enumerate(family.reports):
+        curve = band(report["curves"], key)
+        colour, dash = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
+        axes.fill_between(curve.step, curve.low, curve.high, color=colour, alpha=0.18, linewidth=0)
+        [line] = axes.plot(curve.step, curve.mean, color=colour, linestyle=dash, linewidth=1.6, label=family.label(report))
+        ends.append((-curve.mean[-1], index, line))
+    lines = [line for _, _, line in sorted(ends, key=lambda end: end[:2])]
+    for goal in goals(family, key):
+        dashed = axes.axhline(goal, color="#555555", linestyle=(0, (4, 3)), linewidth=1, label=f"goal: {goal:g}")
+        lines.append(dashed)
+    if key == "success_rate":
+        axes.set_ylim(-0.02, 1.02)
+    axes.margins(x=0)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel(f"{MEASURED[key]}, while training")
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(handles=lines, loc="center left", bbox_to_anchor=(1.01, 0.5), labelcolor="#222222")
+
+
+def goals(family: Family, key: str) -> list[float]:
+    """The goals that are about what is drawn, each once."""
+    metric = {"success_rate": "success_rate", "return": "mean_reward"}[key]
+    found: set[Any] = {report["goal"] for report in family.reports if report["metric"] == metric}
+    return sorted(found - {None})
