@@ -22,7 +22,7 @@ class Finding(NamedTuple):
     message: str
 
 
-OVERFIT_STEPS = 300
+OVERFIT_STEPS = 500
 OVERFIT_SHARE = 0.1
 LARGE_LOSS = 100.0
 

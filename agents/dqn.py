@@ -51,7 +51,7 @@ class DQN(ReplayAlgorithm):
         sb3_kwargs: further arguments of SB3's ``BaseAlgorithm`` (``policy_kwargs``, ``tensorboard_log``, ``seed`` ...).
 
     Raises:
-        ValueError: a number is out of its range, the policy has a memory, or the replay would not fit into the machine's memory.
+        ValueError: a number is out of its range, the policy has a memory, or the replay would not fit into memory.
     """
 
     replay: TransitionReplay

@@ -101,8 +101,11 @@ class ReplayAlgorithm(EpsilonGreedy):
 
     def prepare(self) -> None:
         """The replay stays from one call of ``learn`` to the next; it fits one number of environments."""
+        assert self._last_episode_starts is not None
         if self.replay.n_envs != self.n_envs:
             self.replay = self.make_replay()
+        elif self._last_episode_starts.all():  # reset, perhaps in the middle of an episode
+            self.replay.break_off()
         if self._target_updated > self.num_timesteps:  # counting has started over
             self._target_updated, self._row = 0, (0, 0)
 

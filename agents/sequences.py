@@ -16,7 +16,6 @@ from saccade.agents.sum_tree import Priorities, predicted_tree_bytes
 from saccade.policies.core import State
 from saccade.policies.policy import Observations
 
-
 Part: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Sequences: the positions where they start, their lengths, their lanes."""
 

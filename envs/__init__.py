@@ -3,10 +3,13 @@
 Importing this package registers our tasks with Gymnasium, so that ``gym.make("saccade.envs:saccade/Catch-v0")`` works.
 """
 
+from saccade.envs.atari import AtariVecEnv
 from saccade.envs.catch import Catch
 from saccade.envs.checked import WrongExperienceError
+from saccade.envs.corridor import Corridor, Dynamics
 from saccade.envs.gym_env import TaskEnv
 from saccade.envs.make import BadEnvironmentArguments, make_vec_env
+from saccade.envs.poc_memory import PocMemory
 from saccade.envs.probes import (
     ExactQ,
     Probe,
@@ -26,19 +29,31 @@ from saccade.envs.registry import (
     register_task,
 )
 from saccade.envs.task import BatchedTask, TaskStep
+from saccade.envs.tmaze import TMaze
 from saccade.envs.vec_env import TaskVecEnv
+from saccade.envs.vector_adapter import GymnasiumVecEnv
+from saccade.envs.wrappers import WRAPPERS, FlatObservation, GridView, HideVelocity
 
 for _env_id, _task in TASKS.items():
     register_task(_env_id, _task)
 
 __all__ = [
     "TASKS",
+    "WRAPPERS",
+    "AtariVecEnv",
     "BadEnvironmentArguments",
     "BatchedTask",
     "CannotMakeEnvironment",
     "Catch",
+    "Corridor",
+    "Dynamics",
     "EnvironmentRow",
     "ExactQ",
+    "FlatObservation",
+    "GridView",
+    "GymnasiumVecEnv",
+    "HideVelocity",
+    "PocMemory",
     "Probe",
     "ProbeAction",
     "ProbeConstant",
@@ -46,6 +61,7 @@ __all__ = [
     "ProbeMemory",
     "ProbeObservation",
     "ProbePolicy",
+    "TMaze",
     "TaskEnv",
     "TaskStep",
     "TaskVecEnv",

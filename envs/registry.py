@@ -1,6 +1,6 @@
 """Which environments there are: our tasks under Gymnasium ids, and everything else that is registered."""
 
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -9,9 +9,12 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
 from saccade.envs.catch import Catch
+from saccade.envs.corridor import Corridor
 from saccade.envs.gym_env import TaskEnv, load_task
+from saccade.envs.poc_memory import PocMemory
 from saccade.envs.probes import ProbeAction, ProbeConstant, ProbeDiscount, ProbeMemory, ProbeObservation, ProbePolicy
 from saccade.envs.task import BatchedTask
+from saccade.envs.tmaze import TMaze
 
 TASKS: dict[str, type[BatchedTask]] = {
     "saccade/Catch-v0": Catch,
@@ -21,10 +24,19 @@ TASKS: dict[str, type[BatchedTask]] = {
     "saccade/ProbeAction-v0": ProbeAction,
     "saccade/ProbePolicy-v0": ProbePolicy,
     "saccade/ProbeMemory-v0": ProbeMemory,
+    "saccade/PocMemory-v0": PocMemory,
+    "saccade/TMaze-v0": TMaze,
+    "saccade/Corridor-v0": Corridor,
 }
 
 # What an id begins with, up to its first "/" or "-", and the module that registers such ids when it is imported.
 PROVIDERS = {"ALE": "ale_py", "MiniGrid": "minigrid", "BabyAI": "minigrid", "popgym": "popgym"}
+
+# The extra of our package that installs such a module.
+EXTRAS = {"ale_py": "atari", "minigrid": "minigrid", "popgym": "popgym"}
+
+ATARI = "atari/"
+"""What the ids of Atari games begin with: ``atari/pong``."""
 
 _ENTRY_POINT = "saccade.envs.gym_env:TaskEnv"
 
@@ -79,8 +91,8 @@ def find_spec(env_id: str) -> EnvSpec:
             import_module(module)
         except ImportError as error:
             raise UnknownEnvironment(
-                f"environment {env_id!r} needs the module {module!r}, which cannot be imported ({error}); "
-                "is its package installed, or its folder on PYTHONPATH?"
+                f"environment {env_id!r} needs the module {module!r}, which cannot be imported ({error})"
+                + (install_hint(module) or "; is its package installed, or its folder on PYTHONPATH?")
             ) from error
     spec = gym.registry.get(name)
     if spec is None or _retired(spec):
@@ -91,6 +103,12 @@ def find_spec(env_id: str) -> EnvSpec:
             "An id that another package registers is written with the module to import: 'module:Id'"
         )
     return spec
+
+
+def install_hint(module: str) -> str:
+    """How to install a well known module: ``pip`` with the extra that has it; empty for any other module."""
+    extra = EXTRAS.get(module)
+    return f"; pip install 'saccade[{extra}]' installs it" if extra else ""
 
 
 def nearest_ids(name: str, count: int = 3) -> list[str]:
@@ -104,6 +122,15 @@ def nearest_ids(name: str, count: int = 3) -> list[str]:
     specs = gym.registry.values()
     scored = sorted(((score(spec), spec.id) for spec in specs if not _retired(spec)), reverse=True)
     return [env_id for (best, _, _), env_id in scored[:count] if best >= 0.6]
+
+
+def check_game(game: str) -> None:
+    """Refuse a game that ale-py lacks, with a ``ValueError`` that names the nearest."""
+    games = import_module("ale_py.roms").get_all_rom_ids()
+    if game not in games:
+        near = get_close_matches(game.lower(), games, 3) or [name for name in games if game.lower() in name.replace("_", "")]
+        hint = f"the nearest are {', '.join(near)}" if near else f"there are {', '.join(sorted(games))}"
+        raise ValueError(f"unknown Atari game {game!r}: {hint}")
 
 
 def list_environments() -> list[EnvironmentRow]:

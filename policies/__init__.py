@@ -14,6 +14,7 @@ from saccade.policies.recurrent import GRU, LSTM, FeedForward, GRUState, LSTMSta
 from saccade.policies.retina import Retina
 from saccade.policies.tap import Recording, TapKind, is_recording, recording, tap
 from saccade.policies.torso import ConvTorso, MLPTorso, Pixels
+from saccade.policies.twin import Twin, TwinState
 
 
 def aliases(policy: type[CorePolicy]) -> dict[str, Any]:
@@ -70,6 +71,8 @@ __all__ = [
     "Retina",
     "State",
     "TapKind",
+    "Twin",
+    "TwinState",
     "is_recording",
     "recording",
     "tap",

@@ -151,9 +151,29 @@ class Core(nn.Module, ABC):
                 f"{type(self).__name__} expects inputs [T, B, {', '.join(map(str, self.input_shape))}] and episode_starts "
                 f"[T, B]; got {list(inputs.shape)} and {list(episode_starts.shape)}"
             )
-        if is_recording() or inputs.shape[0] == 1:
+        if inputs.shape[0] == 1:
+            return self.run_one(inputs, state, episode_starts, replay, deterministic)
+        if is_recording():
             return Core.unroll(self, inputs, state, episode_starts, replay, deterministic)
         return self.unroll(inputs, state, episode_starts, replay, deterministic)
+
+    def run_one(
+        self,
+        inputs: Tensor,
+        state: State,
+        episode_starts: Bool[Tensor, "1 B"],
+        replay: Float[Tensor, "1 B K"] | None,
+        deterministic: bool,
+    ) -> CoreOutput:
+        """A sequence of one step: acting."""
+        starts = episode_starts[0]
+        # Asking a GPU costs more than resetting.
+        if starts.device.type != "cpu" or starts.any():
+            state = reset_state(state, self.initial_state(inputs.shape[1]), starts)
+        output = self.step(inputs[0], state, None if replay is None else replay[0], deterministic)
+        decision = None if output.decision is None else Decision(*(part[None] for part in output.decision))
+        cost = None if output.cost is None else output.cost[None]
+        return CoreOutput(output.features[None], output.state, decision, cost)
 
     def __call__(self, *args: Any, **kwargs: Any) -> CoreOutput:
         """Typed entry to :meth:`forward`, through torch's module hooks."""

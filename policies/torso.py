@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from torch import Tensor, nn
 
 NATURE_PIXELS = 36
@@ -91,5 +91,6 @@ def default_torso(observation_space: gym.Space[Any], reads_image: bool) -> type[
     if reads_image:
         return Pixels
     if is_image_space(observation_space, check_channels=False) and len(observation_space.shape or ()) == 3:
-        return ConvTorso
+        large = min((observation_space.shape or ())[1:]) >= NATURE_PIXELS
+        return NatureCNN if large else ConvTorso
     return CombinedExtractor if isinstance(observation_space, gym.spaces.Dict) else MLPTorso

@@ -11,11 +11,11 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, sync_envs_normalization, unwrap_vec_normalize
 
-from saccade.policies.policy import QPolicy
+from saccade.policies.policy import CorePolicy
 from saccade.policies.tap import TapKind
 from saccade.saliency.episode import Episode, play_episode, undisturbed
-from saccade.saliency.film import Film, FilmError, dueling_film, film_strip, gaze_film
-from saccade.saliency.jacobian import DuelingMaps, episode_jacobian, mean_magnitude
+from saccade.saliency.film import Film, FilmError, film_strip, gaze_film, heads_film
+from saccade.saliency.jacobian import HeadMaps, episode_jacobian, mean_magnitude
 from saccade.saliency.tensorboard import Encoded, encode_film, encode_picture, tensorboard_writer, write_image
 
 log = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ EXPECTED_FAILURES = (OSError, FilmError, gym.error.Error)
 class SaliencyCallback(BaseCallback):
     """Plays an episode at the start, every so many steps and at the end, and writes what the agent looked at.
 
-    TensorBoard gets ``saliency/film`` (the gaze's fields and path over the frames), ``saliency/dueling`` (|dV/dx|
-    beside |dA/dx|), each also as a strip (``saliency/film_strip``, ``saliency/dueling_strip``), and scalars
-    (:func:`scalars`). Training goes on exactly as it would have without: no random number is drawn, no gradient or mode
-    changed.
+    TensorBoard gets ``saliency/film`` (the gaze's fields and path over the frames), ``saliency/heads`` (for each head of the
+    policy, side by side, how much every pixel moves it), each also as a strip (``saliency/film_strip``,
+    ``saliency/heads_strip``), and scalars (:func:`scalars`). Training goes on exactly as it would have without: no random
+    number is drawn, no gradient or mode changed.
 
     Frames are the observation where it is an image, else what the environment renders. Over the latter no maps are
     drawn, and where there is neither nothing is; one line in the log says so.
@@ -45,8 +45,8 @@ class SaliencyCallback(BaseCallback):
             from whatever seed ``make_env`` gave.
 
     Raises:
-        ValueError: ``every`` or ``max_steps`` is below 1; or, when training starts, the policy has no dueling head, or the
-            environment's spaces or normalisation are not those of the training.
+        ValueError: ``every`` or ``max_steps`` is below 1; or, when training starts, the policy is not one of Saccade's, or
+            the environment's spaces or normalisation are not those of the training.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class SaliencyCallback(BaseCallback):
 
     def _on_training_start(self) -> None:
         policy = self.model.policy
-        if not isinstance(policy, QPolicy):
-            raise ValueError(f"saliency films need a dueling policy (QPolicy); got {type(policy).__name__}")
+        if not isinstance(policy, CorePolicy):
+            raise ValueError(f"saliency films need a policy with a core (CorePolicy); got {type(policy).__name__}")
         self.policy = policy
         with undisturbed(policy):
             env = self.make_env()
@@ -136,7 +136,7 @@ class SaliencyCallback(BaseCallback):
             self.say_once(f"no saliency film: {type(error).__name__}: {error}")
             return play_episode(self.policy, self.env, self.max_steps, render=False)
 
-    def films(self, episode: Episode, maps: DuelingMaps) -> Iterator[tuple[str, Film]]:
+    def films(self, episode: Episode, maps: HeadMaps) -> Iterator[tuple[str, Film]]:
         """Every film that can be drawn of an episode, by name."""
         if episode.frames is None and self._said:
             return  # why has been said
@@ -145,9 +145,9 @@ class SaliencyCallback(BaseCallback):
             return
         yield "film", gaze_film(episode)
         if episode.frames_are_observations:
-            yield "dueling", dueling_film(episode, maps)
+            yield "heads", heads_film(episode, maps)
         else:
-            self.say_once("no dueling films: value and advantage maps need image observations to lie over")
+            self.say_once("no films of the heads: their maps need image observations to lie over")
 
     def write(self, filename: str, image: Encoded) -> None:
         """To TensorBoard and to the folder, as far as there are any."""
@@ -165,16 +165,14 @@ class SaliencyCallback(BaseCallback):
             log.warning(message)
 
 
-def scalars(episode: Episode, maps: DuelingMaps) -> dict[str, float]:
+def scalars(episode: Episode, maps: HeadMaps) -> dict[str, float]:
     """An episode's saliency in numbers.
 
-    ``value_jacobian`` and ``advantage_jacobian`` are means of |dV/dx| and |dA/dx| over everything seen. For policies
-    with a gaze, ``gaze_move`` is the mean distance from one gaze to the next, in halves of the image, and
-    ``gaze_outside`` the share of decisions beyond the image's edge, where they are clamped.
+    ``value_jacobian``, and ``advantage_jacobian`` or ``policy_jacobian``: for every head the mean of its map's magnitude
+    over everything seen. For policies with a gaze, ``gaze_move`` is the mean distance from one gaze to the next, in halves of
+    the image, and ``gaze_outside`` the share of decisions beyond the image's edge, where they are clamped.
     """
-    numbers = {
-        name: mean_magnitude(leaves) for name, leaves in zip(("value_jacobian", "advantage_jacobian"), maps, strict=True)
-    }
+    numbers = {f"{name}_jacobian": mean_magnitude(leaves) for name, leaves in maps.items()}
     gazes = [record.values for record in episode.taps.values() if record.kind is TapKind.GAZE]
     if gazes and len(episode) > 1:
         numbers["gaze_move"] = float(np.mean([np.linalg.norm(np.diff(gaze, axis=0), axis=1).mean() for gaze in gazes]))

@@ -5,6 +5,7 @@ Blue, yellow and red are told apart by the colour-blind too.
 Shapes: ``T`` time, ``H W`` height and width in pixels of the observation, ``S`` fields of a retina.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cache
 
@@ -27,6 +28,11 @@ LINE = 15
 def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font that comes with Pillow."""
     return ImageFont.load_default(12)
+
+
+def line_width(words: str) -> int:
+    """How wide a caption with this line is, in pixels."""
+    return math.ceil(font().getlength(words)) + 8
 
 
 def field_boxes(

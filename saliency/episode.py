@@ -1,7 +1,7 @@
 """One episode of a trained agent, recorded: what it saw, did and expected, and what its mechanisms attended to.
 
-Shapes: ``T`` steps of the episode, ``A`` actions, ``K`` numbers in a latent decision, ``H W`` height and width of a
-    frame.
+Shapes: ``T`` steps of the episode, ``K`` numbers in a latent decision, ``M`` entries of an action mask, ``H W`` height and
+width of a frame.
 """
 
 import random
@@ -16,8 +16,10 @@ from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
+from saccade.agents.masks import ActionMasks
+from saccade.policies.actor_critic import ActorCriticPolicy
 from saccade.policies.core import map_state
-from saccade.policies.policy import CorePolicy, QPolicy, map_observations
+from saccade.policies.policy import CorePolicy, map_observations
 from saccade.policies.tap import TapKind, recording
 from saccade.saliency.frames import observation_frames, shows_image
 
@@ -45,8 +47,8 @@ class Episode:
         observations: ``[T, ...]``, raw, or a dictionary of such arrays.
         actions: ``[T, ...]``, the greedy ones.
         rewards: what each action brought.
-        values: ``V(s_t)``.
-        advantages: ``A(s_t, a)`` less its mean over the actions.
+        outputs: by name, what each head said, ``[T, n]``; see ``CorePolicy.outputs``.
+        masks: true where an action was allowed; ``None`` where the environment or the policy knows no masks.
         episode_starts: true at the first step only.
         decisions: the core's latent decisions, for the step after; ``None`` for cores that take none.
         taps: by name, what the policy's mechanisms attended to.
@@ -59,8 +61,8 @@ class Episode:
     observations: Any
     actions: Shaped[np.ndarray, "T ..."]
     rewards: Float32[np.ndarray, " T"]
-    values: Float[np.ndarray, " T"]
-    advantages: Float[np.ndarray, "T A"]
+    outputs: dict[str, Float[np.ndarray, "T _"]]
+    masks: Bool[np.ndarray, "T M"] | None
     episode_starts: Bool[np.ndarray, " T"]
     decisions: Float[np.ndarray, "T K"] | None
     taps: dict[str, TapRecord]
@@ -92,13 +94,14 @@ def undisturbed(policy: CorePolicy) -> Iterator[None]:
             module.training = mode
 
 
-def play_episode(policy: QPolicy, env: VecEnv, max_steps: int = 256, render: bool = True) -> Episode:
+def play_episode(policy: CorePolicy, env: VecEnv, max_steps: int = 256, render: bool = True) -> Episode:
     """Reset ``env``, let the policy act greedily, and record lane 0 until its episode ends.
 
     The policy's weights, gradients, modes and random generators are left as they were.
 
     Args:
-        policy: acts with the likeliest action and latent decision.
+        policy: acts with the likeliest action and latent decision; an actor-critic among the actions that the environment
+            allows (:class:`ActionMasks`).
         env: any number of lanes; all are stepped.
         max_steps: the episode is left there if it has not ended before.
         render: ask the environment for pictures where the observation is none.
@@ -113,6 +116,7 @@ def play_episode(policy: QPolicy, env: VecEnv, max_steps: int = 256, render: boo
     pictures: list[Any] = []
     with undisturbed(policy), torch.no_grad(), recording() as taps:
         observations: Any = env.reset()
+        allowed = ActionMasks(env, policy.distribution.mask_size if isinstance(policy, ActorCriticPolicy) else 0)
         state = policy.initial_state(env.num_envs)
         starts, finished = np.ones(env.num_envs, dtype=np.bool_), False
         while len(rows) < max_steps and not finished:
@@ -120,20 +124,21 @@ def play_episode(policy: QPolicy, env: VecEnv, max_steps: int = 256, render: boo
                 pictures.append(env.get_images()[0])
             tensors = obs_as_tensor(observations, policy.device)
             one_step = map_observations(lambda part: part[None], tensors)
-            output = policy(one_step, state, torch.as_tensor(starts, device=policy.device)[None], deterministic=True)
-            chosen = policy.choose(output.core, deterministic=True)[0].cpu().numpy()
-            decision = output.core.decision
+            core = policy.encode(one_step, state, torch.as_tensor(starts, device=policy.device)[None], deterministic=True)
+            masks = torch.as_tensor(allowed.now(), device=policy.device)[None] if allowed.known else None
+            chosen = policy.choose(core, True, masks)[0].cpu().numpy()
             row = {
                 "observations": map_observations(lambda part: np.array(part[0]), observations),
                 "actions": chosen[0],
-                "values": output.head.value[0, 0, 0].cpu().numpy(),
-                "advantages": output.head.advantage[0, 0].cpu().numpy(),
+                "outputs": map_observations(lambda part: part[0, 0].cpu().numpy(), policy.outputs(core.features)),
+                "masks": None if masks is None else masks[0, 0].cpu().numpy(),
                 "episode_starts": starts[0],
-                "decisions": None if decision is None else decision.value[0, 0].cpu().numpy(),
+                "decisions": None if core.decision is None else core.decision.value[0, 0].cpu().numpy(),
             }
-            observations, rewards, starts, _ = env.step(chosen)
+            observations, rewards, starts, infos = env.step(chosen)
+            allowed.note(infos, starts)
             rows.append({**row, "rewards": np.float32(rewards[0])})
-            state, finished = map_state(torch.Tensor.detach, output.core.state), bool(starts[0])
+            state, finished = map_state(torch.Tensor.detach, core.state), bool(starts[0])
     columns = {name: stack([row[name] for row in rows]) for name in rows[0]}
     frames = observation_frames(columns["observations"], policy.observation_space)
     if rendered and all(picture is not None for picture in pictures):

@@ -1,25 +1,29 @@
-"""Films of an episode, a picture a step: where the agent looked; what its value and its advantage depend on.
+"""Films of an episode, a picture a step: where the agent looked; what each of its heads depends on.
 
 Shapes: ``T`` steps of the episode, ``H W`` height and width of a picture.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float32, Int, Shaped, UInt8
 from PIL import Image, ImageDraw
 
 from saccade.policies.tap import TapKind
-from saccade.saliency.draw import BACKGROUND, captioned, draw_fields, draw_path, field_boxes, matted, overlay
+from saccade.saliency.draw import BACKGROUND, captioned, draw_fields, draw_path, field_boxes, line_width, matted, overlay
 from saccade.saliency.episode import Episode, TapRecord
 from saccade.saliency.frames import enlarge, zoom
-from saccade.saliency.jacobian import DuelingMaps
+from saccade.saliency.jacobian import HeadMaps
 
 Film = UInt8[np.ndarray, "T H W 3"]
 LEAST_WIDTH = 200
 MARGIN = 24
+PANEL_MARGIN = 2
+MOST_LETTERS = 48
+"""Of an action's numbers in a caption."""
 STRIP_WIDTH = 1280
 """About how wide a film strip is, in pixels."""
 
@@ -43,39 +47,45 @@ def gaze_film(episode: Episode) -> Film:
         outline_fields(picture, episode, t, margin)
         for record in gazes:
             draw_path(ImageDraw.Draw(picture), record.values[: t + 1], (frame.shape[1], frame.shape[0]), margin)
-        pictures.append(captioned(picture, describe(episode, t), LEAST_WIDTH))
-    return np.stack(pictures)
+        pictures.append(picture)
+    return below_words(pictures, [describe(episode, t) for t in range(len(frames))])
 
 
-def dueling_film(episode: Episode, maps: DuelingMaps) -> Film:
-    """``|dV/dx|`` beside ``|dA/dx|`` in red over the grey frames of an episode (Wang et al. 2016, figure 2).
+def heads_film(episode: Episode, maps: HeadMaps) -> Film:
+    """Each head's map in red over the grey frames of an episode, one beside the other (Wang et al. 2016, figure 2).
 
-    Of several channels the largest derivative is shown. Each of the two has one scale for the whole film, stated above
-    it (:func:`full_red`). Where the policy has a gaze, its fields are outlined.
+    Of several channels the largest derivative is shown. Each head has one scale for the whole film, stated above it
+    (:func:`full_red`). Where the policy has a gaze, its fields are outlined.
 
     Raises:
         FilmError: the episode has no frames, or they are not its observations, so that maps do not lie over them; or a
             derivative is not finite.
     """
     if not episode.frames_are_observations:
-        raise FilmError("value and advantage maps can be drawn over image observations only")
+        raise FilmError("the heads' maps can be drawn over image observations only")
     frames = enlarged(episode)
-    beside = "outside the boxes exactly 0" if gaze_records(episode) else ""
-    halves = []
-    for name, signed in (("V", maps.value), ("A", maps.advantage)):
+    beside = ["outside the boxes exactly 0" if gaze_records(episode) else "", ""]
+    panels: list[Film] = []
+    for name, signed in maps.items():
         strength = magnitude(signed)
         if not np.isfinite(strength).all():
-            raise FilmError(f"d{name}/dx is not finite at step {int(np.argwhere(~np.isfinite(strength))[0, 0])}")
+            raise FilmError(f"|d {name}/dx| is not finite at step {int(np.argwhere(~np.isfinite(strength))[0, 0])}")
         full = full_red(strength)
         red = enlarge((strength / full).clip(0, 1))
-        title = f"|d{name}/dx|   full red from {full:.3g}"
-        half = []
+        title = f"|d {name}/dx|   full red from {full:.3g}"
+        pictures = []
         for t, frame in enumerate(frames):
-            picture = matted(overlay(frame, red[t]), 2)
-            outline_fields(picture, episode, t, 2)
-            half.append(captioned(picture, [describe(episode, t)[0] if name == "V" else beside, title], LEAST_WIDTH))
-        halves.append(np.stack(half))
-    return np.concatenate(halves, axis=2)
+            pictures.append(matted(overlay(frame, red[t]), PANEL_MARGIN))
+            outline_fields(pictures[-1], episode, t, PANEL_MARGIN)
+        words = [[*(beside if panels else describe(episode, t)), title] for t in range(len(frames))]
+        panels.append(below_words(pictures, words))
+    return np.concatenate(panels, axis=2)
+
+
+def below_words(pictures: Sequence[Image.Image], words: Sequence[Sequence[str]]) -> Film:
+    """Every picture below its own lines, all as wide as the longest of them needs."""
+    width = max(LEAST_WIDTH, *(line_width(line) for lines in words for line in lines))
+    return np.stack([captioned(picture, lines, width) for picture, lines in zip(pictures, words, strict=True)])
 
 
 def gaze_records(episode: Episode) -> list[TapRecord]:
@@ -110,7 +120,15 @@ def describe(episode: Episode, t: int) -> list[str]:
     """Two lines about a step: what was done and what it brought; what was expected."""
     reward, total = episode.rewards[t], episode.rewards[: t + 1].sum()
     done = f"step {t}   reward {f'{reward:+.3g}' if reward else 0}   return {total:.3g}"
-    return [done, f"action {episode.actions[t]}   V {episode.values[t]:.3f}"]
+    expected = f"   V {episode.outputs['value'][t, 0]:.3f}" if "value" in episode.outputs else ""
+    return [done, f"action {in_words(episode.actions[t])}{expected}"]
+
+
+def in_words(action: Shaped[np.ndarray, " *parts"] | np.generic) -> str:
+    """The numbers of an action, whole ones as they are, in at most :data:`MOST_LETTERS` letters."""
+    numbers = np.asarray(action).ravel()
+    words = " ".join(f"{number:.2g}" if numbers.dtype.kind == "f" else str(number) for number in numbers)
+    return words if len(words) <= MOST_LETTERS else words[: MOST_LETTERS - 1].rpartition(" ")[0] + " …"
 
 
 def magnitude(maps: Any) -> Float32[np.ndarray, "T H W"]:

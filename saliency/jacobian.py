@@ -1,30 +1,29 @@
-"""What moves the value, and what moves the advantage: the Jacobians of a dueling head with respect to what is seen.
+"""What moves each head: the Jacobians of value, advantage and policy with respect to what is seen.
 
-Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning", figure 2 (arXiv:1511.06581), where
-they are drawn as saliency maps after Simonyan et al. 2013 (arXiv:1312.6034).
+After Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning", figure 2 (arXiv:1511.06581), where
+those of value and advantage are drawn as saliency maps (Simonyan et al. 2013, arXiv:1312.6034).
 
-Shapes: ``T`` time, ``B`` batch, ``N`` steps, each of them a lane of its own, ``K`` numbers in a latent decision.
+Shapes: ``T`` time, ``B`` batch, ``N`` steps, each of them a lane of its own, ``K`` numbers in a latent decision, ``M`` entries
+of an action mask.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import reduce
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from saccade.policies.core import State, map_state
-from saccade.policies.policy import Observations, QPolicy, map_observations
+from saccade.policies.policy import CorePolicy, Observations, map_observations
 from saccade.saliency.episode import Episode, undisturbed
+from saccade.saliency.readout import readouts
 
-
-class DuelingMaps(NamedTuple):
-    """Signed and unscaled: ``value``, dV(s_t)/dx_t, and ``advantage``, dA(s_t, a_t)/dx_t, both shaped like ``x_t``."""
-
-    value: Observations
-    advantage: Observations
+HeadMaps: TypeAlias = dict[str, Observations]
+"""By head, how much each number of the observations moves it; every map is shaped like the observations."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,17 @@ class Steps:
         inputs: preprocessed observations ``x``, ``[N, ...]``.
         state: before each step, ``[N, ...]``.
         episode_starts: true where the initial state is used instead.
-        actions: the actions whose advantage is meant.
+        actions: the actions that are meant.
         decisions: latent decisions taken at each step, or ``None``.
+        masks: true where a choice was allowed, or ``None``.
     """
 
     inputs: Observations
     state: State
     episode_starts: Bool[Tensor, " N"]
-    actions: Shaped[Tensor, " N"]
+    actions: Shaped[Tensor, "N ..."]
     decisions: Float[Tensor, "N K"] | None
+    masks: Bool[Tensor, "N M"] | None
 
     def __getitem__(self, part: slice) -> "Steps":
         return Steps(
@@ -54,19 +55,19 @@ class Steps:
             self.episode_starts[part],
             self.actions[part],
             None if self.decisions is None else self.decisions[part],
+            None if self.masks is None else self.masks[part],
         )
 
-    def outputs(self, policy: QPolicy, inputs: Observations) -> tuple[Float[Tensor, " N"], Float[Tensor, " N"]]:
-        """``V(s)`` and the centred ``A(s, a)`` of every lane, were it to see ``inputs`` in place of its own."""
+    def readouts(self, policy: CorePolicy, inputs: Observations) -> dict[str, Float[Tensor, "N _"]]:
+        """What every head would say in every lane, were it to see ``inputs`` in place of its own."""
         replay = None if self.decisions is None else self.decisions[None]
         features = policy.features_extractor(inputs)
         core = policy.core(features[None], self.state, self.episode_starts[None], replay, deterministic=True)
-        head = policy.head(core.features[0])
-        return head.value[:, 0], head.advantage.gather(1, self.actions[:, None].long())[:, 0]
+        return readouts(policy, core.features[0], self.actions, self.masks)
 
 
 @contextmanager
-def differentiable(policy: QPolicy) -> Iterator[None]:
+def differentiable(policy: CorePolicy) -> Iterator[None]:
     """Gradients flow within the block, in evaluation mode.
 
     PyTorch's own kernels stand in for cuDNN, whose recurrent networks refuse gradients in that mode. The policy and the
@@ -82,12 +83,13 @@ def differentiable(policy: QPolicy) -> Iterator[None]:
 
 
 def unroll_steps(
-    policy: QPolicy,
+    policy: CorePolicy,
     observations: Observations,
     episode_starts: Bool[Tensor, "T B"],
-    actions: Shaped[Tensor, "T B"],
+    actions: Shaped[Tensor, "T B ..."],
     replay: Float[Tensor, "T B K"] | None = None,
     state: State | None = None,
+    masks: Bool[Tensor, "T B M"] | None = None,
 ) -> Steps:
     """Play a sequence ``[T, B, ...]`` through the policy and keep the state before every step; arguments as below."""
     dtype = next(policy.parameters()).dtype
@@ -105,85 +107,103 @@ def unroll_steps(
             )
             state = core.state
     states = map_state(lambda *leaves: torch.cat(leaves), *before)
-    decisions = None if replay is None else replay.flatten(0, 1)
-    return Steps(inputs, states, episode_starts.flatten(), actions.flatten(), decisions)
+    flat = [None if part is None else part.flatten(0, 1) for part in (replay, masks)]
+    return Steps(inputs, states, episode_starts.flatten(), actions.flatten(0, 1), *flat)
 
 
-def dueling_jacobian(
-    policy: QPolicy,
+def head_jacobian(
+    policy: CorePolicy,
     observations: Observations,
     episode_starts: Bool[Tensor, "T B"],
-    actions: Shaped[Tensor, "T B"],
+    actions: Shaped[Tensor, "T B ..."],
     replay: Float[Tensor, "T B K"] | None = None,
     state: State | None = None,
+    masks: Bool[Tensor, "T B M"] | None = None,
     lanes_at_once: int = 256,
-) -> DuelingMaps:
-    """``dV(s_t)/dx_t`` and ``dA(s_t, a_t)/dx_t`` at every step of a sequence, signed and in no way scaled.
+) -> HeadMaps:
+    """The derivative of every head at ``s_t`` with respect to ``x_t``, at every step of a sequence, in no way scaled.
 
-    ``x_t`` is the observation after preprocessing: images are floats from 0 to 1, so a map says by how much V or A
-    would rise for each unit of a pixel. The state before step ``t``, and with it the gaze, is held fixed: the maps show
-    what the *present* observation does, not what was remembered of earlier ones. Three things follow from the
-    mathematics:
+    A head that says one number has a signed map: dV(s_t)/dx_t for ``value``, dA(s_t, a_t)/dx_t for ``advantage``, and for
+    ``policy`` over discrete actions that of the centred logit of ``a_t``. Where it says several (a ``policy`` over a Box)
+    the map is the root of the sum of their squared derivatives, which cannot cancel. Which numbers those are, and why, is
+    :func:`readouts`'s and :func:`preference`'s to say.
+
+    ``x_t`` is the observation after preprocessing: images are floats from 0 to 1, so a map says by how much a head would
+    rise for each unit of a pixel. The state before step ``t``, and with it the gaze, is held fixed: the maps show what the
+    *present* observation does, not what was remembered of earlier ones. Three things follow from the mathematics:
 
     - Outside a hard glimpse's fields the derivative is exactly zero: the network did not look there.
     - Where a max-pooled field holds several equal largest pixels, they share its derivative evenly.
-    - ``A`` is centred over the actions, so that the two maps add up to dQ(s_t, a_t)/dx_t.
+    - ``A`` is centred over the actions, so that the maps of a dueling policy add up to dQ(s_t, a_t)/dx_t.
 
     The policy's weights, gradients, modes and random generators are left as they were.
 
     Args:
-        policy: a dueling policy over any core.
+        policy: any policy over any core.
         observations: raw ones, ``[T, B, ...]``, or a dictionary of them.
         episode_starts: where true, the state is the initial state before that step.
         actions: ``a_t``.
         replay: the latent decisions taken then; ``None`` for cores that take none, or to let them be chosen again.
         state: before the first step; ``None`` for the initial state.
+        masks: true where a choice was allowed; ``None`` for all of them.
         lanes_at_once: how many steps are differentiated together, which bounds the memory used.
 
     Returns:
-        Two maps ``[T, B, ...]`` of the shape of the preprocessed observations.
+        A map ``[T, B, ...]`` of the shape of the preprocessed observations for each head that ``policy.outputs`` names.
     """
-    steps = unroll_steps(policy, observations, episode_starts, actions, replay, state)
+    steps = unroll_steps(policy, observations, episode_starts, actions, replay, state, masks)
     count = len(steps.actions)
     parts = [differentiate(policy, steps[start : start + lanes_at_once]) for start in range(0, count, lanes_at_once)]
 
     def whole(*leaves: Tensor) -> Tensor:
         return torch.cat(leaves).unflatten(0, episode_starts.shape)
 
-    return DuelingMaps(*(join(whole, maps) for maps in zip(*parts, strict=True)))
+    return {name: join(whole, [maps[name] for maps in parts]) for name in parts[0]}
 
 
-def differentiate(policy: QPolicy, steps: Steps) -> DuelingMaps:
-    """The derivatives of every lane's V and A with respect to its own inputs, ``[N, ...]``, by two backward passes."""
+def differentiate(policy: CorePolicy, steps: Steps) -> HeadMaps:
+    """The maps of every lane's heads over its own inputs, ``[N, ...]``, by a backward pass for each number read off a head."""
     with differentiable(policy):
         inputs = map_observations(lambda leaf: leaf.detach().clone().requires_grad_(), steps.inputs)
         leaves = list(inputs.values()) if isinstance(inputs, dict) else [inputs]
-        maps = []
-        for output in steps.outputs(policy, inputs):
-            gradients = torch.autograd.grad(output.sum(), leaves, retain_graph=True, materialize_grads=True)
-            maps.append(dict(zip(inputs, gradients, strict=True)) if isinstance(inputs, dict) else gradients[0])
-    return DuelingMaps(*maps)
+
+        def gradient(number: Float[Tensor, " N"]) -> Observations:
+            gradients = torch.autograd.grad(number.sum(), leaves, retain_graph=True, materialize_grads=True)
+            return dict(zip(inputs, gradients, strict=True)) if isinstance(inputs, dict) else gradients[0]
+
+        read = steps.readouts(policy, inputs)
+        return {name: length(gradient(number) for number in numbers.unbind(dim=1)) for name, numbers in read.items()}
 
 
-def difference(policy: QPolicy, steps: Steps, epsilon: float = 1e-7) -> DuelingMaps:
-    """The same derivatives by central differences, one input number after the other: slow, and the check on the others.
+def length(derivatives: Iterable[Observations]) -> Observations:
+    """The root of the sum of squares of several derivatives; a single one keeps its sign."""
+    return reduce(lambda one, other: join(torch.hypot, [one, other]), derivatives)
+
+
+def difference(policy: CorePolicy, steps: Steps, epsilon: float = 1e-7) -> HeadMaps:
+    """The same maps by central differences, one input number after the other: slow, and the check on the others.
 
     Needs a policy in double precision (``policy.double()``), or rounding hides what is compared; ``epsilon`` then leaves
     seven digits, and is small enough for a rectifier to hardly ever lie between the two sides.
     """
-    maps = DuelingMaps(*(map_observations(torch.zeros_like, steps.inputs) for _ in range(2)))
     keys: list[Any] = list(steps.inputs) if isinstance(steps.inputs, dict) else [...]
     with undisturbed(policy), torch.no_grad():
+        widths = {name: numbers.shape[1] for name, numbers in steps.readouts(policy, steps.inputs).items()}
+        changes = {
+            name: [map_observations(torch.zeros_like, steps.inputs) for _ in range(width)] for name, width in widths.items()
+        }
         for key in keys:
             for i in range(steps.inputs[key][0].numel()):
                 sides = []
                 for sign in (1, -1):
                     inputs = map_observations(torch.clone, steps.inputs)
                     inputs[key].flatten(1)[:, i] += sign * epsilon
-                    sides.append(steps.outputs(policy, inputs))
-                for change, high, low in zip(maps, *sides, strict=True):
-                    change[key].flatten(1)[:, i] = (high - low) / (2 * epsilon)
-    return maps
+                    sides.append(steps.readouts(policy, inputs))
+                for name, columns in changes.items():
+                    slopes = (sides[0][name] - sides[1][name]) / (2 * epsilon)
+                    for column, slope in zip(columns, slopes.unbind(dim=1), strict=True):
+                        column[key].flatten(1)[:, i] = slope
+    return {name: length(columns) for name, columns in changes.items()}
 
 
 def join(function: Any, trees: Any) -> Observations:
@@ -193,20 +213,21 @@ def join(function: Any, trees: Any) -> Observations:
     return function(*trees)
 
 
-def episode_jacobian(policy: QPolicy, episode: Episode) -> DuelingMaps:
-    """:func:`dueling_jacobian` along a recorded episode, for the actions and gazes it holds; maps ``[T, ...]``."""
+def episode_jacobian(policy: CorePolicy, episode: Episode) -> HeadMaps:
+    """:func:`head_jacobian` along a recorded episode, for the actions and gazes it holds; maps ``[T, ...]``."""
 
     def lane(array: Any) -> Tensor:
         return torch.as_tensor(array, device=policy.device)[:, None]
 
-    maps = dueling_jacobian(
+    maps = head_jacobian(
         policy,
         map_observations(lane, episode.observations),
         lane(episode.episode_starts),
         lane(episode.actions),
         None if episode.decisions is None else lane(episode.decisions),
+        masks=None if episode.masks is None else lane(episode.masks),
     )
-    return DuelingMaps(*(map_observations(lambda leaf: leaf[:, 0], leaves) for leaves in maps))
+    return {name: map_observations(lambda leaf: leaf[:, 0], leaves) for name, leaves in maps.items()}
 
 
 def mean_magnitude(maps: Observations) -> float:

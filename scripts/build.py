@@ -16,16 +16,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from stable_baselines3.common.vec_env import VecEnv
 
 import saccade.agents as agents
+from saccade.agents.algorithm import CoreAlgorithm
 from saccade.agents.archive import CheckpointError
 from saccade.agents.manifest import ManifestError, allowed_classes, name_of
-from saccade.agents.sequence import SequenceAlgorithm
 from saccade.envs import CannotMakeEnvironment, make_vec_env
 from saccade.policies import Core
 from saccade.scripts.errors import UserError
 
 EXPORTED = [getattr(agents, name) for name in agents.__all__]
-AGENTS: dict[str, type[SequenceAlgorithm]] = {
-    name_of(thing): thing for thing in EXPORTED if isinstance(thing, type) and issubclass(thing, SequenceAlgorithm)
+AGENTS: dict[str, type[CoreAlgorithm]] = {
+    name_of(thing): thing for thing in EXPORTED if isinstance(thing, type) and issubclass(thing, CoreAlgorithm)
 }
 LEAST = {
     **dict.fromkeys(["total_timesteps", "log_interval", "threads", "env.n_envs"], 1),
@@ -118,10 +118,10 @@ def make_env(cfg: DictConfig, n_envs: int | None = None, seed: int | None = None
         raise UserError(str(error)) from error
 
 
-def policy_kwargs(cfg: DictConfig) -> dict[str, Any]:
-    """SB3's ``policy_kwargs`` from ``cfg.policy``: a part that is built later becomes its class and its arguments."""
+def policy_kwargs(parts: DictConfig) -> dict[str, Any]:
+    """SB3's ``policy_kwargs`` from a config: a part that is built later becomes its class and its arguments."""
     kwargs: dict[str, Any] = {}
-    for name, part in build(cfg.policy).items():
+    for name, part in build(parts).items():
         if isinstance(part, partial):
             kwargs[f"{name}_class"] = part.func
             kwargs[f"{name}_kwargs"] = part.keywords
@@ -130,15 +130,15 @@ def policy_kwargs(cfg: DictConfig) -> dict[str, Any]:
     return kwargs
 
 
-def make_agent(cfg: DictConfig, env: VecEnv) -> SequenceAlgorithm:
+def make_agent(cfg: DictConfig, env: VecEnv) -> CoreAlgorithm:
     """The agent of ``cfg.agent`` with the policy of ``cfg.policy``, ready to learn in ``env``.
 
     Raises:
         UserError: a value is out of its range, or the policy cannot read what the environment shows.
     """
     check_device(cfg.device)
-    make = build(cfg.agent)
-    kwargs = policy_kwargs(cfg)
+    make = build(OmegaConf.masked_copy(cfg.agent, [key for key in cfg.agent if key != "policy_kwargs"]))
+    kwargs = policy_kwargs(cfg.policy) | policy_kwargs(cfg.agent.get("policy_kwargs") or OmegaConf.create({}))
     core = kwargs.get("core_class")
     if not (isinstance(core, type) and issubclass(core, Core)):
         raise UserError(f"policy.core is {cfg.policy.get('core')}, and a policy needs a core: policy=lstm, for one")
@@ -148,13 +148,13 @@ def make_agent(cfg: DictConfig, env: VecEnv) -> SequenceAlgorithm:
             f"{core.__name__} looks at images, and {cfg.env.id} shows {space}; policy=lstm, gru or mlp reads vectors"
         )
     try:
-        model: SequenceAlgorithm = make("CorePolicy", env, policy_kwargs=kwargs, seed=cfg.seed, device=cfg.device)
+        model: CoreAlgorithm = make("CorePolicy", env, policy_kwargs=kwargs, seed=cfg.seed, device=cfg.device)
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(f"cannot build this agent for {cfg.env.id}: {error}") from error
     return model
 
 
-def load_agent(cfg: DictConfig, path: Path) -> SequenceAlgorithm:
+def load_agent(cfg: DictConfig, path: Path) -> CoreAlgorithm:
     """The agent that ``cfg`` describes, with the weights of a checkpoint.
 
     Raises:

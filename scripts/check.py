@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from saccade.agents import PQN
 from saccade.agents.diagnose import diagnose
+from saccade.agents.manifest import name_of
 from saccade.envs import WrongExperienceError
 from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set_threads
 from saccade.scripts.command import run_command
@@ -25,6 +27,8 @@ def check(cfg: DictConfig) -> None:
     """
     drop_foreign_kwargs(cfg, HydraConfig.get().overrides.task)
     set_threads(cfg)
+    if cfg.agent.get("_target_") == name_of(PQN):
+        cfg.agent.batch_size = None  # all lanes at once, whatever the training's minibatches are
     env = make_env(cfg)
     model = make_agent(cfg, env)
     wrong = 0

@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from saccade.policies import GRU, LSTM, CentreGaze, Core, FeedForward, LearnedGaze, RandomGaze, RecurrentGlimpse, Retina
+from saccade.policies.twin import Twin
 
 VECTOR = (11,)
 IMAGE = (3, 23, 29)
@@ -66,6 +67,14 @@ ROWS = [
         (3,),
     ),
     CoreRow("gru", partial(GRU, hidden_size=13), VECTOR, partial(GRU, hidden_size=2), (3,)),
+    CoreRow("gru, two layers", partial(GRU, hidden_size=13, n_layers=2), VECTOR, partial(GRU, hidden_size=2, n_layers=2), (3,)),
+    CoreRow(
+        "twin",
+        partial(Twin, core=partial(LSTM, hidden_size=13)),
+        VECTOR,
+        partial(Twin, core=partial(LSTM, hidden_size=2)),
+        (3,),
+    ),
     glimpse_row("glimpse", GAZE_MEAN),
     glimpse_row("glimpse, gru", GAZE_MEAN, memory=GRU),
     glimpse_row("glimpse, sigma learned", GAZE_MEAN | {"gaze_policy.log_sigma"}, gaze=partial(LearnedGaze, learn_sigma=True)),

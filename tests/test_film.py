@@ -12,12 +12,13 @@ from PIL import Image
 from saccade.policies import Retina, TapKind
 from saccade.saliency.draw import BACKGROUND, FIELD, LINE, PATH, field_boxes, overlay
 from saccade.saliency.episode import Episode, TapRecord
-from saccade.saliency.film import MARGIN, FilmError, dueling_film, film_strip, full_red, gaze_film, strip_steps
+from saccade.saliency.film import MARGIN, FilmError, film_strip, full_red, gaze_film, heads_film, in_words, strip_steps
 from saccade.saliency.frames import SIDE, enlarge, observation_frames, shows_image, zoom
-from saccade.saliency.jacobian import DuelingMaps
+from saccade.saliency.jacobian import HeadMaps
 from saccade.saliency.tensorboard import FRAME_MS, check_film, encode_film, encode_picture
 
 CAPTION = 2 * LINE + 6
+HEADS_CAPTION = 3 * LINE + 6
 STEPS, HEIGHT, WIDTH = 3, 12, 12
 ZOOM = 16
 
@@ -31,8 +32,8 @@ def make_episode(gazes: list[tuple[float, float]] | None = None, fields: Any = (
         "observations": np.zeros((STEPS, 1, HEIGHT, WIDTH), np.uint8),
         "actions": np.array([0, 2, 1]),
         "rewards": np.array([0, 0, 1], np.float32),
-        "values": np.zeros(STEPS),
-        "advantages": np.zeros((STEPS, 3)),
+        "outputs": {"value": np.zeros((STEPS, 1)), "advantage": np.zeros((STEPS, 3))},
+        "masks": None,
         "episode_starts": np.array([True, False, False]),
         "decisions": None,
         "taps": taps,
@@ -110,19 +111,19 @@ def test_gazes_are_not_drawn_over_frames_that_are_not_what_was_looked_at() -> No
     assert (gaze_film(episode) == gaze_film(make_episode())).all()
 
 
-def make_maps(value: Any, advantage: Any) -> DuelingMaps:
-    return DuelingMaps(torch.as_tensor(value), torch.as_tensor(advantage))
+def make_maps(value: Any, advantage: Any) -> HeadMaps:
+    return {"value": torch.as_tensor(value), "advantage": torch.as_tensor(advantage)}
 
 
-def test_dueling_film_has_one_scale_for_all_its_frames_and_one_for_each_head() -> None:
+def test_heads_film_has_one_scale_for_all_its_frames_and_one_for_each_head() -> None:
     value, advantage = np.zeros((2, STEPS, 2, HEIGHT, WIDTH), np.float32)
     value[0, 0, 3, 5] = -0.5  # its sign and its channel do not matter
     value[1, 1, 3, 5] = 0.25
     advantage[2, 0, 6, 7] = 0.01
-    film = dueling_film(make_episode(), make_maps(value, advantage))
+    film = heads_film(make_episode(), make_maps(value, advantage))
     half = film.shape[2] // 2
     left = (half - WIDTH * ZOOM) // 2
-    screens = film[:, CAPTION + 2 :, left:]
+    screens = film[:, HEADS_CAPTION + 2 :, left:]
 
     def red(t: int, row: int, column: int) -> list[int]:
         return list(screens[t, row * ZOOM + 3, column * ZOOM + 3])
@@ -140,10 +141,32 @@ def test_one_outlier_does_not_dim_a_film() -> None:
     assert full_red(np.zeros((1, 2, 3), np.float32)) == 1
 
 
-def test_dueling_film_of_zero_maps_is_no_division_by_zero() -> None:
+def test_heads_film_of_zero_maps_is_no_division_by_zero() -> None:
     zeros = np.zeros((STEPS, 1, HEIGHT, WIDTH), np.float32)
-    film = dueling_film(make_episode(), make_maps(zeros, zeros))
-    assert not film[:, CAPTION + 2 : -2, 10:190].any()
+    film = heads_film(make_episode(), make_maps(zeros, zeros))
+    assert not film[:, HEADS_CAPTION + 2 : -2, 10:190].any()
+
+
+def test_heads_film_has_a_panel_for_each_head() -> None:
+    zeros = torch.zeros(STEPS, 1, HEIGHT, WIDTH)
+    widths = [heads_film(make_episode(), dict.fromkeys(names, zeros)).shape[2] for names in ("a", "ab", "abc")]
+    assert widths[1] == 2 * widths[0] and widths[2] == 3 * widths[0]
+
+
+def test_captions_are_never_cut_off() -> None:
+    many = np.random.default_rng(0).normal(size=(STEPS, 17)).astype(np.float32)
+    film = gaze_film(make_episode(actions=many))
+    assert film.shape[2] > WIDTH * ZOOM + 8
+    assert (film[:, :CAPTION, -4:] == BACKGROUND).all()
+    assert (film[:, :CAPTION] != BACKGROUND).any()
+
+
+def test_actions_in_words() -> None:
+    assert in_words(np.int64(3)) == "3"
+    assert in_words(np.array([1, 0, 1], np.int8)) == "1 0 1"
+    assert in_words(np.array([[-0.5], [0.127]], np.float32)) == "-0.5 0.13"
+    long = in_words(np.arange(100))
+    assert long.endswith(" …") and len(long) <= 50 and long.startswith("0 1 2 3")
 
 
 def test_overlay_is_red_over_grey() -> None:
@@ -157,10 +180,10 @@ def test_what_cannot_be_drawn_says_why() -> None:
         gaze_film(make_episode(frames=None))
     wrong = zeros.copy()
     wrong[1, 0, 3, 5] = np.nan
-    with pytest.raises(FilmError, match="dA/dx is not finite at step 1"):
-        dueling_film(make_episode(), make_maps(zeros, wrong))
+    with pytest.raises(FilmError, match=r"\|d advantage/dx\| is not finite at step 1"):
+        heads_film(make_episode(), make_maps(zeros, wrong))
     with pytest.raises(FilmError, match="image observations only"):
-        dueling_film(make_episode(frames_are_observations=False), make_maps(zeros, zeros))
+        heads_film(make_episode(frames_are_observations=False), make_maps(zeros, zeros))
 
 
 @pytest.mark.parametrize(("count", "steps"), [(1, [0]), (3, [0, 1, 2]), (12, list(range(12))), (23, None), (500, None)])

@@ -9,14 +9,16 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import stable_baselines3
 import torch
 from PIL import Image
-from stable_baselines3.common.vec_env import VecEnvWrapper, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from saccade.agents import PQN
+from saccade.agents import PPO, PQN
 from saccade.envs import Catch, ProbeMemory, TaskVecEnv
-from saccade.policies import RandomGaze, Retina
+from saccade.policies import LSTM, RandomGaze, Retina
+from saccade.policies.twin import Twin
 from saccade.saliency import SaliencyCallback
 
 GLIMPSE = {"retina": partial(Retina, 3, 2), "hidden_size": 17, "glimpse_size": 19, "pathway_size": 5}
@@ -27,9 +29,18 @@ def catch(lanes: int = 1) -> TaskVecEnv:
     return TaskVecEnv(Catch(lanes, height=STEPS_OF_AN_EPISODE + 1, width=5, seed=0))
 
 
-def make_agent(env: Any, policy: str = "GlimpsePolicy", log: Path | None = None, **core_kwargs: Any) -> PQN:
+AGENTS = [PQN, PPO]
+HEADS = {PQN: {"value", "advantage"}, PPO: {"value", "policy"}}
+
+
+def make_agent(
+    env: Any, policy: str = "GlimpsePolicy", log: Path | None = None, agent: Any = PQN, **core_kwargs: Any
+) -> PQN | PPO:
     kwargs = {"core_kwargs": core_kwargs} if core_kwargs else {}
-    return PQN(policy, env, n_steps=4, n_epochs=1, policy_kwargs=kwargs, seed=0, device="cpu", tensorboard_log=log and str(log))
+    arguments = {"n_steps": 4, "n_epochs": 1, "policy_kwargs": kwargs, "seed": 0, "device": "cpu"}
+    if agent is PPO:
+        arguments["batch_size"] = 8
+    return agent(policy, env, tensorboard_log=log and str(log), **arguments)
 
 
 def read(log: Path) -> EventAccumulator:
@@ -37,12 +48,13 @@ def read(log: Path) -> EventAccumulator:
     return accumulator.Reload()
 
 
-def test_films_and_strips_are_in_tensorboard_and_in_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", AGENTS)
+def test_films_and_strips_are_in_tensorboard_and_in_the_folder(kind: Any, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "films"
-    agent = make_agent(catch(4), log=tmp_path, **GLIMPSE)
+    agent = make_agent(catch(4), log=tmp_path, agent=kind, **GLIMPSE)
     agent.learn(64, callback=SaliencyCallback(catch, every=32, folder=folder))
     events = read(tmp_path)
-    names = {"film", "film_strip", "dueling", "dueling_strip"}
+    names = {"film", "film_strip", "heads", "heads_strip"}
     assert set(events.Tags()["images"]) == {f"saliency/{name}" for name in names}
     for name in names:
         images = events.Images(f"saliency/{name}")
@@ -54,17 +66,30 @@ def test_films_and_strips_are_in_tensorboard_and_in_the_folder(tmp_path: Path) -
                 assert getattr(image, "n_frames", 1) == (1 if name.endswith("_strip") else STEPS_OF_AN_EPISODE)
         kept = folder / (f"{name}.png" if name.endswith("_strip") else f"{name}.gif")
         assert kept.read_bytes() == images[-1].encoded_image_string
-    for scalar in ("value_jacobian", "advantage_jacobian", "gaze_move", "gaze_outside"):
+    jacobians = {f"{head}_jacobian" for head in HEADS[kind]}
+    found = {tag for tag in events.Tags()["scalars"] if tag.endswith("_jacobian")}
+    assert found == {f"saliency/{name}" for name in jacobians}
+    for scalar in (*jacobians, "gaze_move", "gaze_outside"):
         points = events.Scalars(f"saliency/{scalar}")
         assert [point.step for point in points][-1] == 64
         assert all(np.isfinite(point.value) for point in points)
 
 
-@pytest.mark.parametrize("gaze", [None, RandomGaze])
-def test_training_is_the_same_to_the_last_bit(gaze: Any) -> None:
+@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize(
+    ("policy", "core_kwargs"),
+    [
+        ("CnnPolicy", {}),
+        ("LstmPolicy", {"hidden_size": 13}),
+        ("GruPolicy", {"hidden_size": 13}),
+        ("GlimpsePolicy", GLIMPSE),
+        ("GlimpsePolicy", {**GLIMPSE, "gaze": RandomGaze}),
+    ],
+)
+def test_training_is_the_same_to_the_last_bit(kind: Any, policy: str, core_kwargs: dict[str, Any]) -> None:
     weights = []
     for callback in (None, SaliencyCallback(catch, every=1)):
-        agent = make_agent(catch(4), **GLIMPSE, **({"gaze": gaze} if gaze else {}))
+        agent = make_agent(catch(4), policy, agent=kind, **core_kwargs)
         agent.learn(96, callback=callback)
         weights.append(agent.policy.state_dict())
     for name, parameter in weights[0].items():
@@ -91,14 +116,69 @@ def test_an_agent_without_gaze_gets_films_of_its_frames(tmp_path: Path) -> None:
     agent = make_agent(catch(4), "LstmPolicy", tmp_path, hidden_size=13)
     agent.learn(16, callback=SaliencyCallback(catch, every=1000))
     tags = read(tmp_path).Tags()
-    assert "saliency/dueling" in tags["images"]
+    assert "saliency/heads" in tags["images"]
     assert "saliency/gaze_move" not in tags["scalars"]
+
+
+class Sizes(gym.Env[np.ndarray, Any]):
+    """Wants its actions to be large, whatever they are; an image, six steps an episode."""
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - Gymnasium's way
+
+    def __init__(self, action_space: gym.Space[Any]) -> None:
+        self.observation_space = gym.spaces.Box(0, 255, (1, 11, 13), np.uint8)
+        self.action_space = action_space
+        self.steps = 0
+
+    def see(self) -> np.ndarray:
+        return self.np_random.integers(0, 256, self.observation_space.shape).astype(np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.see(), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(np.asarray(action, dtype=self.action_space.dtype))
+        self.steps += 1
+        return self.see(), float(np.sum(action)), self.steps == STEPS_OF_AN_EPISODE, False, {}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gym.spaces.Box(-0.5, 0.5, (2, 3), np.float32),
+        gym.spaces.Box(-0.5, 0.5, (1,), np.float32),
+        gym.spaces.MultiDiscrete([2, 5]),
+        gym.spaces.MultiBinary(7),
+    ],
+)
+def test_every_kind_of_action_with_a_memory_each(space: gym.Space[Any], tmp_path: Path) -> None:
+    def make(lanes: int = 1) -> DummyVecEnv:
+        return DummyVecEnv([partial(Sizes, space)] * lanes)
+
+    weights = []
+    for callback in (None, SaliencyCallback(make, every=8, folder=tmp_path)):
+        agent = PPO(
+            "CorePolicy",
+            make(2),
+            n_steps=4,
+            batch_size=8,
+            policy_kwargs={"core_class": Twin, "core_kwargs": {"core": partial(LSTM, hidden_size=5)}},
+            seed=0,
+            device="cpu",
+        )
+        agent.learn(24, callback=callback)
+        weights.append(agent.policy.state_dict())
+    assert all(torch.equal(parameter, weights[1][name]) for name, parameter in weights[0].items())
+    with Image.open(tmp_path / "heads.gif") as film:
+        assert film.n_frames == STEPS_OF_AN_EPISODE
 
 
 def test_stacked_frames(tmp_path: Path) -> None:
     agent = make_agent(VecFrameStack(catch(4), 3), **GLIMPSE)
     agent.learn(16, callback=SaliencyCallback(lambda: VecFrameStack(catch(), 3), every=1000, folder=tmp_path))
-    with Image.open(tmp_path / "dueling.gif") as film:
+    with Image.open(tmp_path / "heads.gif") as film:
         assert film.n_frames == STEPS_OF_AN_EPISODE
 
 
@@ -115,7 +195,7 @@ def test_vectors_get_films_of_what_is_rendered_and_one_line_in_the_log(
     assert set(tags["images"]) == {"saliency/film", "saliency/film_strip"}
     assert "saliency/value_jacobian" in tags["scalars"]
     assert [record.message for record in caplog.records if "saliency" in record.name] == [
-        "no dueling films: value and advantage maps need image observations to lie over"
+        "no films of the heads: their maps need image observations to lie over"
     ]
 
 
@@ -165,6 +245,12 @@ def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path: Path, caplog: pytes
     agent.learn(16, callback=SaliencyCallback(catch, every=1, folder=tmp_path / "file" / "films"))
     messages = [record.message for record in caplog.records if "saliency" in record.name]
     assert len(messages) == 1 and "file" in messages[0]
+
+
+def test_a_policy_of_another_library_is_refused() -> None:
+    agent = stable_baselines3.PPO("MlpPolicy", catch(4), n_steps=4, batch_size=8, device="cpu")
+    with pytest.raises(ValueError, match=r"need a policy with a core \(CorePolicy\); got ActorCriticPolicy"):
+        agent.learn(16, callback=SaliencyCallback(catch, every=1))
 
 
 def test_bad_arguments_are_refused() -> None:

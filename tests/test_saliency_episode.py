@@ -10,7 +10,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
 from saccade.envs import Catch, ProbeMemory, TaskVecEnv
-from saccade.policies import LSTM, FeedForward, QPolicy, RandomGaze, RecurrentGlimpse, Retina, TapKind
+from saccade.policies import LSTM, ActorCriticPolicy, FeedForward, QPolicy, RandomGaze, RecurrentGlimpse, Retina, TapKind
 from saccade.saliency import episode_jacobian, gaze_film, play_episode
 
 GLIMPSE = {"retina": partial(Retina, 3, 2), "hidden_size": 17, "glimpse_size": 19, "pathway_size": 5}
@@ -23,13 +23,17 @@ def catch(lanes: int = 1, seed: int = 0) -> TaskVecEnv:
     return env
 
 
-def make_policy(env: Any, core_class: Any, **core_kwargs: Any) -> QPolicy:
-    return QPolicy(env.observation_space, env.action_space, lambda _: 1e-3, core_class=core_class, core_kwargs=core_kwargs)
+KINDS = [QPolicy, ActorCriticPolicy]
 
 
-def test_an_episode_is_what_the_policy_saw_and_did() -> None:
+def make_policy(env: Any, core_class: Any, kind: Any = QPolicy, **core_kwargs: Any) -> Any:
+    return kind(env.observation_space, env.action_space, lambda _: 1e-3, core_class=core_class, core_kwargs=core_kwargs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_episode_is_what_the_policy_saw_and_did(kind: Any) -> None:
     env = catch()
-    policy = make_policy(env, RecurrentGlimpse, **GLIMPSE)
+    policy = make_policy(env, RecurrentGlimpse, kind, **GLIMPSE)
     episode = play_episode(policy, env)
     assert len(episode) == HEIGHT - 1 and episode.finished
     assert episode.episode_starts.tolist() == [True] + [False] * (len(episode) - 1)
@@ -41,11 +45,14 @@ def test_an_episode_is_what_the_policy_saw_and_did() -> None:
     lanes = torch.as_tensor(episode.observations)[:, None]
     starts = torch.as_tensor(episode.episode_starts)[:, None]
     assert episode.decisions is not None
-    head = policy(lanes, policy.initial_state(1), starts, torch.as_tensor(episode.decisions)[:, None]).head
-    np.testing.assert_allclose(head.value[:, 0, 0].detach(), episode.values, atol=1e-5)
-    np.testing.assert_allclose(head.advantage[:, 0].detach(), episode.advantages, atol=1e-5)
-    assert (episode.advantages.argmax(axis=1) == episode.actions).all()
-    assert np.abs(episode.advantages.mean(axis=1)).max() < 1e-6
+    core = policy.encode(lanes, policy.initial_state(1), starts, torch.as_tensor(episode.decisions)[:, None])
+    said = policy.outputs(core.features)
+    assert episode.outputs.keys() == said.keys()
+    for name, output in episode.outputs.items():
+        np.testing.assert_allclose(said[name][:, 0].detach(), output, atol=1e-5)
+    acts = episode.outputs["advantage" if kind is QPolicy else "policy"]
+    assert (acts.argmax(axis=1) == episode.actions).all()
+    assert episode.masks is None
 
     gaze = episode.taps["gaze"]
     assert gaze.kind is TapKind.GAZE
@@ -91,10 +98,11 @@ class GlobalNoise(VecEnvWrapper):
         return self.venv.step_wait()
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("training", [True, False])
-def test_leaves_the_policy_and_the_generators_alone(training: bool) -> None:
+def test_leaves_the_policy_and_the_generators_alone(kind: Any, training: bool) -> None:
     env = GlobalNoise(catch())
-    policy = make_policy(env, RecurrentGlimpse, gaze=RandomGaze, **GLIMPSE)
+    policy = make_policy(env, RecurrentGlimpse, kind, gaze=RandomGaze, **GLIMPSE)
     policy.set_training_mode(training)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
     weights = {name: parameter.clone() for name, parameter in policy.state_dict().items()}
@@ -113,13 +121,59 @@ def test_the_jacobian_of_an_episode_is_at_the_gazes_that_were_taken() -> None:
     policy = make_policy(env, RecurrentGlimpse, gaze=RandomGaze, **GLIMPSE)
     episode = play_episode(policy, env)
     maps = episode_jacobian(policy, episode)
-    assert isinstance(maps.value, torch.Tensor)
-    assert maps.value.shape == episode.observations.shape
-    for gaze, picture in zip(episode.taps["gaze"].values, maps.value[:, 0], strict=True):
+    value = maps["value"]
+    assert isinstance(value, torch.Tensor)
+    assert value.shape == episode.observations.shape
+    for gaze, picture in zip(episode.taps["gaze"].values, value[:, 0], strict=True):
         rows, columns = (axis.float() for axis in picture.nonzero(as_tuple=True))
         assert len(rows)
         place = (gaze + 1) / 2 * np.array([17, 19])  # the wider field has 6 pixels
         assert (columns - place[0]).abs().max() <= 4 and (rows - place[1]).abs().max() <= 4
+
+
+class OneAllowed(VecEnvWrapper):
+    """Allows one action a step, each in turn, and says so by a method, or in its infos."""
+
+    def __init__(self, by_method: bool) -> None:
+        super().__init__(catch())
+        self.turn = 0
+        self.wanted: list[int] = []
+        if by_method:
+            self.action_masks = self.row
+
+    def row(self) -> np.ndarray:
+        return np.arange(3) == self.turn % 3
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> Any:
+        return [getattr(self, method_name)()]
+
+    def reset(self) -> Any:
+        observations = self.venv.reset()
+        self.turn = 0
+        self.unwrapped.reset_infos = [{"action_mask": self.row()}]
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        self.wanted.append(int(actions[0]))
+        super().step_async(actions)
+
+    def step_wait(self) -> Any:
+        observations, rewards, dones, infos = self.venv.step_wait()
+        self.turn += 1
+        return observations, rewards, dones, [{**info, "action_mask": self.row()} for info in infos]
+
+
+@pytest.mark.parametrize("by_method", [True, False])
+def test_an_actor_critic_acts_among_the_allowed_actions(by_method: bool) -> None:
+    env = OneAllowed(by_method)
+    policy = make_policy(env, LSTM, ActorCriticPolicy, hidden_size=13)
+    episode = play_episode(policy, env)
+    assert episode.actions.tolist() == env.wanted == [0, 1, 2, 0, 1, 2]
+    assert episode.masks is not None
+    assert episode.masks.tolist() == [[a == t % 3 for a in range(3)] for t in range(6)]
+    maps = episode_jacobian(policy, episode)
+    assert isinstance(maps["value"], torch.Tensor) and isinstance(maps["policy"], torch.Tensor)
+    assert maps["value"].any() and not maps["policy"].any()  # no choice, no preference
 
 
 def test_vectors_are_shown_by_what_the_environment_renders() -> None:

@@ -1,4 +1,4 @@
-"""The Jacobians of value and advantage: against differences, where they must be zero, and what they leave alone."""
+"""The Jacobians of all heads: against differences, where they must be zero, and what they leave alone."""
 
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from saccade.policies import (
     GRU,
     LSTM,
+    ActorCriticPolicy,
     ConvTorso,
     FeedForward,
     LearnedGaze,
@@ -23,8 +24,9 @@ from saccade.policies import (
     Retina,
 )
 from saccade.policies.policy import map_observations
+from saccade.policies.twin import Twin
 from saccade.saliency.draw import field_boxes
-from saccade.saliency.jacobian import difference, dueling_jacobian, unroll_steps
+from saccade.saliency.jacobian import difference, head_jacobian, unroll_steps
 
 T, B, ACTIONS = 5, 2, 3
 VECTOR = spaces.Box(-1, 1, (7,), np.float32)
@@ -33,16 +35,25 @@ GLIMPSE = {"retina": partial(Retina, 3, 2), "hidden_size": 17, "glimpse_size": 1
 WIDE_GAZE = partial(LearnedGaze, sigma=0.6)
 
 
-def make_policy(space: gym.Space[Any], core_class: Any, core_kwargs: dict[str, Any], **kwargs: Any) -> QPolicy:
-    policy = QPolicy(
+KINDS = {"q": QPolicy, "actor-critic": ActorCriticPolicy}
+MASK_SIZE = 7
+
+
+def make_policy(
+    space: gym.Space[Any], core_class: Any, core_kwargs: dict[str, Any], kind: str = "q", actions: Any = None, **kwargs: Any
+) -> Any:
+    head = {"net_arch": (11,)} if kind == "actor-critic" else {"head_hidden_size": 11}
+    policy = KINDS[kind](
         space,
-        spaces.Discrete(ACTIONS),
+        actions or spaces.Discrete(ACTIONS),
         lambda _: 1e-3,
         core_class=core_class,
         core_kwargs=core_kwargs,
-        head_hidden_size=11,
-        **kwargs,
+        **(head | kwargs),
     )
+    if isinstance(policy, ActorCriticPolicy):
+        with torch.no_grad():  # it starts out with no preference to speak of
+            policy.head.action.weight *= 100
     policy.set_training_mode(False)
     return policy
 
@@ -54,6 +65,7 @@ POLICIES: dict[str, tuple[gym.Space[Any], Any, dict[str, Any], dict[str, Any]]] 
     "conv-gru": (IMAGE, GRU, {"hidden_size": 13}, {"features_extractor_class": ConvTorso}),
     "glimpse": (IMAGE, RecurrentGlimpse, {**GLIMPSE, "gaze": WIDE_GAZE}, {}),
     "glimpse-mean": (IMAGE, RecurrentGlimpse, {**GLIMPSE, "retina": partial(Retina, 3, 2, pooling="mean")}, {}),
+    "twin": (VECTOR, Twin, {"core": partial(GRU, hidden_size=13)}, {}),
     "dict": (
         spaces.Dict({"a": VECTOR, "b": spaces.Box(-1, 1, (3,), np.float32)}),
         LSTM,
@@ -63,7 +75,7 @@ POLICIES: dict[str, tuple[gym.Space[Any], Any, dict[str, Any], dict[str, Any]]] 
 }
 
 
-def sequence(policy: QPolicy) -> tuple[Any, Tensor, Tensor, Tensor | None]:
+def sequence(policy: Any) -> tuple[Any, Tensor, Tensor, Tensor | None]:
     """Random observations, episode starts (one in mid-sequence), actions and latent decisions."""
     policy.observation_space.seed(0)
     samples = [policy.observation_space.sample() for _ in range(T * B)]
@@ -77,22 +89,81 @@ def sequence(policy: QPolicy) -> tuple[Any, Tensor, Tensor, Tensor | None]:
     starts[2, 1] = True
     size = policy.core.decision_size
     replay = torch.rand(T, B, size) * 2.4 - 1.2 if size else None
-    taken = torch.randint(ACTIONS, (T, B))
+    policy.action_space.seed(0)
+    taken = torch.as_tensor(np.stack([policy.action_space.sample() for _ in range(T * B)])).unflatten(0, (T, B))
     return map_observations(lambda part: part.unflatten(0, (T, B)), observations), starts, taken, replay
 
 
-@pytest.mark.parametrize("name", POLICIES)
-def test_agrees_with_differences(name: str) -> None:
-    space, core_class, core_kwargs, kwargs = POLICIES[name]
-    policy = make_policy(space, core_class, core_kwargs, **kwargs).double()
+def assert_agrees_with_differences(policy: Any, masks: Tensor | None = None) -> None:
+    policy.double()
     observations, starts, taken, replay = sequence(policy)
     replay = None if replay is None else replay.double()
-    maps = dueling_jacobian(policy, observations, starts, taken, replay)
-    expected = difference(policy, unroll_steps(policy, observations, starts, taken, replay))
-    for found, wanted in zip(maps, expected, strict=True):
+    maps = head_jacobian(policy, observations, starts, taken, replay, masks=masks)
+    expected = difference(policy, unroll_steps(policy, observations, starts, taken, replay, masks=masks))
+    assert maps.keys() == expected.keys() and len(maps) == 2
+    for name, found in maps.items():
         for key in found if isinstance(found, dict) else [...]:
             assert found[key].abs().max() > 1e-4
-            torch.testing.assert_close(found[key].flatten(0, 1), wanted[key], rtol=0, atol=1e-6)
+            torch.testing.assert_close(found[key].flatten(0, 1), expected[name][key], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_agrees_with_differences(name: str, kind: str) -> None:
+    space, core_class, core_kwargs, kwargs = POLICIES[name]
+    assert_agrees_with_differences(make_policy(space, core_class, core_kwargs, kind, **kwargs))
+
+
+ACTION_SPACES = {
+    "discrete": spaces.Discrete(MASK_SIZE),
+    "multi-discrete": spaces.MultiDiscrete([2, 5]),
+    "multi-binary": spaces.MultiBinary(5),
+    "box": spaces.Box(-1, 1, (2, 3), np.float32),
+    "number": spaces.Box(-1, 1, (1,), np.float32),
+}
+
+
+@pytest.mark.parametrize("name", ACTION_SPACES)
+def test_every_kind_of_action_agrees_with_differences(name: str) -> None:
+    policy = make_policy(VECTOR, LSTM, {"hidden_size": 13}, "actor-critic", ACTION_SPACES[name])
+    assert_agrees_with_differences(policy)
+
+
+@pytest.mark.parametrize("name", ["discrete", "multi-discrete", "multi-binary"])
+def test_with_some_choices_masked_it_agrees_with_differences(name: str) -> None:
+    policy = make_policy(VECTOR, LSTM, {"hidden_size": 13}, "actor-critic", ACTION_SPACES[name])
+    masks = torch.rand(T, B, policy.distribution.mask_size) < 0.8
+    masks[..., -2:] = masks[..., :2] = True
+    assert not masks.all()
+    assert_agrees_with_differences(policy, masks)
+
+
+def test_the_map_of_numbers_squared_is_twice_the_divergence_of_a_small_step() -> None:
+    policy = make_policy(VECTOR, FeedForward, {}, "actor-critic", ACTION_SPACES["box"], log_std_init=-1.3).double()
+    observations, starts, taken, _ = sequence(policy)
+    maps = head_jacobian(policy, observations, starts, taken)
+    small = 1e-4
+    for i in range(VECTOR.shape[0]):
+        moved = observations.clone()
+        moved[..., i] += small
+        before, after = (
+            torch.distributions.Normal(policy(x, (), starts)[0].parameters, policy.distribution.log_std.exp())
+            for x in (observations, moved)
+        )
+        divergence = torch.distributions.kl_divergence(before, after).sum(dim=-1)
+        torch.testing.assert_close(maps["policy"][..., i].square(), 2 * divergence / small**2, rtol=0.01, atol=1e-4)
+
+
+def test_with_a_memory_each_the_value_does_not_depend_on_the_actors() -> None:
+    policy = make_policy(VECTOR, Twin, {"core": partial(LSTM, hidden_size=13)}, "actor-critic", net_arch={"pi": [5], "vf": [7]})
+    arguments = sequence(policy)
+    before = head_jacobian(policy, *arguments)
+    with torch.no_grad():
+        for parameter in policy.core.actor.parameters():
+            parameter *= 2
+    after = head_jacobian(policy, *arguments)
+    assert torch.equal(before["value"], after["value"])
+    assert not torch.allclose(before["policy"], after["policy"])
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -101,7 +172,7 @@ def test_the_two_maps_add_up_to_the_gradient_of_q_along_the_sequence(name: str) 
     space, core_class, core_kwargs, kwargs = POLICIES[name]
     policy = make_policy(space, core_class, core_kwargs, **kwargs)
     observations, starts, taken, replay = sequence(policy)
-    maps = dueling_jacobian(policy, observations, starts, taken, replay)
+    maps = head_jacobian(policy, observations, starts, taken, replay)
     keys = list(observations) if isinstance(observations, dict) else [...]
     leaves = [observations[key].clone().requires_grad_() for key in keys]
     seen = dict(zip(keys, leaves, strict=True)) if isinstance(observations, dict) else leaves[0]
@@ -109,14 +180,16 @@ def test_the_two_maps_add_up_to_the_gradient_of_q_along_the_sequence(name: str) 
     for t in range(T):
         gradients = torch.autograd.grad(q[t].sum(), leaves, retain_graph=True)
         for key, gradient in zip(keys, gradients, strict=True):
-            torch.testing.assert_close(maps.value[key][t] + maps.advantage[key][t], gradient[t], rtol=1e-4, atol=1e-6)
+            found = maps["value"][key][t] + maps["advantage"][key][t]
+            torch.testing.assert_close(found, gradient[t], rtol=1e-4, atol=1e-6)
 
 
-def test_outside_the_fields_of_a_glimpse_the_derivative_is_exactly_zero() -> None:
-    policy = make_policy(IMAGE, RecurrentGlimpse, GLIMPSE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_outside_the_fields_of_a_glimpse_the_derivative_is_exactly_zero(kind: str) -> None:
+    policy = make_policy(IMAGE, RecurrentGlimpse, GLIMPSE, kind)
     observations, starts, taken, replay = sequence(policy)
     assert replay is not None
-    maps = dueling_jacobian(policy, observations, starts, taken, replay)
+    maps = head_jacobian(policy, observations, starts, taken, replay)
     gazes = torch.cat([torch.zeros(1, B, 2), replay[:-1]]).where(~starts[..., None], 0).clamp(-1, 1)
     height, width = IMAGE.shape[1:]
     fields = [(2 * field / width, 2 * field / height) for field in policy.core.retina.fields]
@@ -125,35 +198,39 @@ def test_outside_the_fields_of_a_glimpse_the_derivative_is_exactly_zero() -> Non
         for left, top, right, bottom in field_boxes(gazes[t, lane].numpy(), fields, height, width):
             seen[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
         assert 0 < seen.sum() < seen.size
-        for found in maps:
+        for found in maps.values():
             assert isinstance(found, Tensor)
             assert not found[t, lane][:, ~torch.as_tensor(seen)].any()
             assert found[t, lane][:, torch.as_tensor(seen)].any()
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("core_class", [FeedForward, RecurrentGlimpse])
-def test_bytes_are_differentiated_as_floats_from_zero_to_one(core_class: Any) -> None:
+def test_bytes_are_differentiated_as_floats_from_zero_to_one(core_class: Any, kind: str) -> None:
     space = spaces.Box(0, 255, (1, 11, 13), np.uint8)
-    policy = make_policy(space, core_class, GLIMPSE if core_class is RecurrentGlimpse else {})
+    policy = make_policy(space, core_class, GLIMPSE if core_class is RecurrentGlimpse else {}, kind)
     pixels = torch.randperm(256)[:143].to(torch.uint8).reshape(1, 1, 1, 11, 13)
     starts, taken = torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.long)
-    maps = dueling_jacobian(policy, pixels, starts, taken)
+    maps = head_jacobian(policy, pixels, starts, taken)
     steps = unroll_steps(policy, pixels, starts, taken)
     assert isinstance(steps.inputs, Tensor)
     torch.testing.assert_close(steps.inputs, pixels[0] / 255)
-    value = steps.outputs(policy, steps.inputs)[0]
-    torch.testing.assert_close(value, policy(pixels, policy.initial_state(1), starts).head.value[0, :, 0])
-    assert isinstance(maps.value, Tensor)
-    assert maps.value.shape == pixels.shape
+    value = steps.readouts(policy, steps.inputs)["value"]
+    features = policy.encode(pixels, policy.initial_state(1), starts).features
+    torch.testing.assert_close(value, policy.outputs(features)["value"][0])
+    for found in maps.values():
+        assert isinstance(found, Tensor)
+        assert found.shape == pixels.shape
 
 
-def test_many_steps_are_differentiated_in_parts_with_the_same_result() -> None:
-    policy = make_policy(IMAGE, RecurrentGlimpse, GLIMPSE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_steps_are_differentiated_in_parts_with_the_same_result(kind: str) -> None:
+    policy = make_policy(IMAGE, RecurrentGlimpse, GLIMPSE, kind)
     arguments = sequence(policy)
-    whole = dueling_jacobian(policy, *arguments)
-    parts = dueling_jacobian(policy, *arguments, lanes_at_once=3)
-    for one, other in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    whole = head_jacobian(policy, *arguments)
+    parts = head_jacobian(policy, *arguments, lanes_at_once=3)
+    for name, one in whole.items():
+        torch.testing.assert_close(one, parts[name], rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("gaze", [LearnedGaze, RandomGaze])
@@ -167,7 +244,7 @@ def test_leaves_the_policy_and_the_generators_alone(gaze: Any) -> None:
     modes = [module.training for module in policy.modules()]
     generator = torch.get_rng_state()
     with torch.no_grad():  # wherever it is called from
-        dueling_jacobian(policy, observations, starts, taken)
+        head_jacobian(policy, observations, starts, taken)
     assert torch.equal(generator, torch.get_rng_state())
     assert modes == [module.training for module in policy.modules()]
     for name, parameter in policy.state_dict().items():
@@ -181,6 +258,6 @@ def test_works_from_within_inference_mode() -> None:
     policy = make_policy(VECTOR, LSTM, {"hidden_size": 13})
     arguments = sequence(policy)
     with torch.inference_mode():
-        inside = dueling_jacobian(policy, *arguments)
-    assert isinstance(inside.value, Tensor)
-    assert inside.value.abs().max() > 0
+        inside = head_jacobian(policy, *arguments)
+    assert isinstance(inside["value"], Tensor)
+    assert inside["value"].abs().max() > 0
