@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from saccade.agents.arguments import check_least, check_positive, check_share
+from saccade.agents.arguments import check_least, check_share
 from saccade.agents.exploration import EpsilonGreedy
 from saccade.agents.update import LossTerms
 from saccade.policies import Q_POLICIES, CoreOutput, QPolicy, State
@@ -73,8 +73,8 @@ class ReplayAlgorithm(EpsilonGreedy):
     ) -> None:
         super().__init__(policy, env, learning_rate, gamma, max_grad_norm, **sb3_kwargs)
         check_least(1, buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
+        check_least(1, target_update_interval=target_update_interval)
         check_least(0, learning_starts=learning_starts)
-        check_positive(target_update_interval=target_update_interval)
         check_share("tau", tau)
         if gradient_steps < 1 and gradient_steps != -1:
             raise ValueError(f"gradient_steps must be at least 1, or -1 for one a transition; got {gradient_steps}")

@@ -19,7 +19,7 @@ import saccade.agents as agents
 from saccade.agents.algorithm import CoreAlgorithm
 from saccade.agents.archive import CheckpointError
 from saccade.agents.manifest import ManifestError, allowed_classes, name_of
-from saccade.envs import CannotMakeEnvironment, make_vec_env
+from saccade.envs import WRAPPERS, CannotMakeEnvironment, make_vec_env
 from saccade.policies import Core
 from saccade.scripts.errors import UserError
 
@@ -53,7 +53,7 @@ def build(cfg: DictConfig) -> Any:
     Raises:
         UserError: a target that does not, or arguments that it does not take.
     """
-    allowed = {*AGENTS, *allowed_classes()}
+    allowed = {*AGENTS, *allowed_classes(), *(f"saccade.envs.{wrapper.__name__}" for wrapper in WRAPPERS)}
     for target in targets(OmegaConf.to_container(cfg, resolve=True)):
         if target not in allowed:
             near = get_close_matches(target, allowed, n=3)
@@ -112,8 +112,9 @@ def make_env(cfg: DictConfig, n_envs: int | None = None, seed: int | None = None
     check_values(cfg)
     kwargs: Any = OmegaConf.to_container(cfg.env.kwargs, resolve=True) if cfg.env.get("kwargs") else {}
     n_envs = cfg.env.n_envs if n_envs is None else n_envs
+    wrappers = [build(part) for part in cfg.env.get("wrappers") or ()]
     try:
-        return make_vec_env(cfg.env.id, n_envs, cfg.seed if seed is None else seed, kwargs)
+        return make_vec_env(cfg.env.id, n_envs, cfg.seed if seed is None else seed, kwargs, wrappers)
     except (CannotMakeEnvironment, ValueError) as error:
         raise UserError(str(error)) from error
 

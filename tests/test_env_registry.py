@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from gymnasium.utils.env_checker import check_env as gymnasium_check
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from stable_baselines3.common.env_checker import check_env as sb3_check
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -209,9 +211,10 @@ def test_the_list_has_ours_first_and_everything_that_can_be_made() -> None:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_every_config_names_an_environment_that_can_be_made(path: Path) -> None:
-    config = yaml.safe_load(path.read_text())
-    assert config.keys() == {"id", "n_envs", "kwargs"}
-    venv = make_vec_env(config["id"], config["n_envs"], seed=0, kwargs=config["kwargs"])
+    config = OmegaConf.load(path)
+    assert {"id", "n_envs", "kwargs"} <= config.keys() <= {"id", "n_envs", "kwargs", "wrappers", "game"}
+    wrappers = [instantiate(part, _convert_="all") for part in config.get("wrappers", ())]
+    venv = make_vec_env(config.id, config.n_envs, 0, OmegaConf.to_container(config.kwargs), wrappers)
     venv.reset()
     venv.step(np.array([venv.action_space.sample() for _ in range(venv.num_envs)]))
 

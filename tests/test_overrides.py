@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import saccade.agents as agents
 from commands import TINY, refused, saccade
-from saccade.agents.sequence import SequenceAlgorithm
+from saccade.agents.algorithm import CoreAlgorithm
 from saccade.scripts.build import AGENTS, check_device, check_values
 from saccade.scripts.errors import UserError
 from saccade.scripts.overrides import config_loader, nearest
@@ -201,9 +201,7 @@ def test_a_glimpse_reads_images_of_floats(float_images: str) -> None:
 
 def test_every_exported_agent_can_be_named() -> None:
     exported = {getattr(agents, name) for name in agents.__all__}
-    assert set(AGENTS.values()) == {
-        thing for thing in exported if isinstance(thing, type) and issubclass(thing, SequenceAlgorithm)
-    }
+    assert set(AGENTS.values()) == {thing for thing in exported if isinstance(thing, type) and issubclass(thing, CoreAlgorithm)}
 
 
 @pytest.mark.parametrize(
