@@ -4,9 +4,20 @@ from saccade.agents.archive import CheckpointError
 from saccade.agents.dqn import DQN
 from saccade.agents.guard import InvalidExperienceError
 from saccade.agents.manifest import ManifestError
+from saccade.agents.policy_evaluation import PolicyEvaluation
 from saccade.agents.ppo import PPO
 from saccade.agents.pqn import PQN
 from saccade.agents.r2d2 import R2D2
 from saccade.agents.reinforce import Reinforce
 
-__all__ = ["DQN", "PPO", "PQN", "R2D2", "CheckpointError", "InvalidExperienceError", "ManifestError", "Reinforce"]
+__all__ = [
+    "DQN",
+    "PPO",
+    "PQN",
+    "R2D2",
+    "CheckpointError",
+    "InvalidExperienceError",
+    "ManifestError",
+    "PolicyEvaluation",
+    "Reinforce",
+]

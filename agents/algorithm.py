@@ -100,6 +100,7 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
         self.gamma = gamma
         self.max_grad_norm = max_grad_norm
         self._last_state: State | None = None
+        self._last_infos: Sequence[dict[str, Any]] = ()
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
@@ -179,6 +180,7 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
         # Before a callback may stop here: training goes on from what the environment shows now.
         self._last_obs = new_obs  # type: ignore[assignment]
         self._last_episode_starts = dones
+        self._last_infos = infos
         self.num_timesteps += env.num_envs
         callback.update_locals(locals())
         if not callback.on_step():

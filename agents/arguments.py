@@ -1,7 +1,7 @@
 """Refuse constructor arguments that no training could use."""
 
 
-def check_share(name: str, share: float) -> None:
+def check_share(name: str, share: int | float) -> None:
     """Refuse what is not a share.
 
     Raises:
@@ -11,7 +11,7 @@ def check_share(name: str, share: float) -> None:
         raise ValueError(f"{name} must be in [0, 1]; got {share}")
 
 
-def check_least(least: int, **numbers: int) -> None:
+def check_least(least: int | float, **numbers: int | float) -> None:
     """Refuse what is too small.
 
     Raises:
@@ -22,7 +22,7 @@ def check_least(least: int, **numbers: int) -> None:
             raise ValueError(f"{name} must be at least {least}; got {number}")
 
 
-def check_positive(**numbers: float | None) -> None:
+def check_positive(**numbers: int | float | None) -> None:
     """Refuse what is not above 0; ``None`` stands for no number at all.
 
     Raises:

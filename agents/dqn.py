@@ -97,6 +97,7 @@ class DQN(ReplayAlgorithm):
         )
         self.set_exploration(exploration_fraction, exploration_initial_eps, exploration_final_eps)
         check_least(1, n_steps=n_steps)
+        check_least(0, priority_exponent=priority_exponent)
         check_share("priority_correction", priority_correction)
         self.n_steps = n_steps
         self.double = double
@@ -144,7 +145,7 @@ class DQN(ReplayAlgorithm):
     @property
     def beta(self) -> float:
         """``β`` at this point of the training."""
-        return 1 - self._current_progress_remaining * (1 - self.priority_correction)
+        return 1 - max(self._current_progress_remaining, 0.0) * (1 - self.priority_correction)
 
     def lesson(self) -> Lesson:
         """A batch of transitions, and its loss."""

@@ -124,8 +124,11 @@ def n_step_returns(
 
 
 def rescale(x: Float[Tensor, "*batch"], epsilon: float) -> Float[Tensor, "*batch"]:
-    """``h(x) = sign(x) (√(|x| + 1) - 1) + ε x`` (Pohlen et al. 2018, proposition A.2): large values made small, invertibly."""
-    return x.sign() * ((x.abs() + 1).sqrt() - 1) + epsilon * x
+    """``h(x) = sign(x) (√(|x| + 1) - 1) + ε x`` (Pohlen et al. 2018, proposition A.2): large values made small, invertibly.
+
+    ``sign(x) (√(|x| + 1) - 1)`` as ``x / (√(|x| + 1) + 1)``, which keeps its digits for small ``x``.
+    """
+    return x / ((x.abs() + 1).sqrt() + 1) + epsilon * x
 
 
 def unscale(y: Float[Tensor, "*batch"], epsilon: float) -> Float[Tensor, "*batch"]:

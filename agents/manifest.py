@@ -36,7 +36,9 @@ def name_of(thing: type) -> str:
 def allowed_classes(further: Iterable[type] = ()) -> dict[str, type]:
     """Every class that a manifest may name, by name."""
     exported = [getattr(policies, name) for name in policies.__all__]
-    ours = [thing for thing in exported if isinstance(thing, type) and issubclass(thing, torch.nn.Module)]
+    ours = [
+        thing for thing in exported if isinstance(thing, type) and issubclass(thing, (torch.nn.Module, torch.optim.Optimizer))
+    ]
     exported_by_torch = [thing for thing in vars(torch.optim).values() if isinstance(thing, type)]
     torch_classes = [thing for thing in exported_by_torch if issubclass(thing, torch.optim.Optimizer)]
     sb3 = [torch_layers.NatureCNN, torch_layers.FlattenExtractor, torch_layers.CombinedExtractor, *_SCHEDULES]

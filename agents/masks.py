@@ -17,14 +17,16 @@ class ActionMasks:
         env: any ``VecEnv``.
         size: ``M``, entries of a mask: one an action; for ``MultiDiscrete`` one a choice of every part, for ``MultiBinary``
             two a bit (may it be 0, may it be 1).
+        choices: how many entries belong to each choice, of which one has to be allowed; all to one choice if empty.
 
     Attributes:
         known: whether the environment says anything about its actions.
     """
 
-    def __init__(self, env: VecEnv, size: int) -> None:
+    def __init__(self, env: VecEnv, size: int, choices: Sequence[int] = ()) -> None:
         self.env = env
         self.size = size
+        self.starts = np.cumsum([0, *choices])[: max(1, len(choices))]
         self.by_method = size > 0 and env.has_attr(METHOD)
         self.by_info = size > 0 and not self.by_method and all(KEY in info for info in env.unwrapped.reset_infos)
         self.known = self.by_method or self.by_info
@@ -48,6 +50,9 @@ class ActionMasks:
                 found = "none" if row is None else f"{np.size(row)} entries"
                 raise ValueError(f"the action mask of environment {index} needs {self.size} entries; there are {found}")
         masks = np.stack([np.asarray(row, dtype=bool).reshape(-1) for row in rows])
-        if not masks.any(axis=1).all():
-            raise ValueError(f"the action mask of environment {int(np.argmin(masks.any(axis=1)))} allows no action at all")
+        possible = np.logical_or.reduceat(masks, self.starts, axis=1)
+        if not possible.all():
+            index, choice = np.argwhere(~possible)[0].tolist()
+            which = "at all" if len(self.starts) == 1 else f"for choice {choice}"
+            raise ValueError(f"the action mask of environment {index} allows no action {which}")
         return masks

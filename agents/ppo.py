@@ -17,9 +17,10 @@ from torch import Tensor
 
 from saccade.agents.algorithm import Outcome, Shown
 from saccade.agents.arguments import check_least, check_positive, check_share
-from saccade.agents.losses import clipped_value_loss, explained_variance, lambda_returns, policy_gradient_loss
+from saccade.agents.losses import explained_variance, lambda_returns
 from saccade.agents.masks import ActionMasks
 from saccade.agents.policy_batch import Judgement, PolicyBatch
+from saccade.agents.ppo_loss import Objective, PPOLoss, Recorded
 from saccade.agents.reinforce import Reinforce, core_terms
 from saccade.agents.sequence import SequenceAlgorithm
 from saccade.agents.update import LossTerms
@@ -27,6 +28,9 @@ from saccade.policies import ACTOR_CRITIC_POLICIES, ActorCriticPolicy
 
 SEQUENCE = 32
 """The most steps in a sequence where no ``sequence_length`` is named."""
+
+METRICS = ("value_loss", "policy_gradient_loss", "entropy", "approx_kl", "clip_fraction")
+"""The means that :class:`PPOLoss` gives."""
 
 
 class PPO(SequenceAlgorithm):
@@ -89,7 +93,8 @@ class PPO(SequenceAlgorithm):
         super().__init__(policy, env, learning_rate, n_steps, gamma, max_grad_norm, **sb3_kwargs)
         check_share("gae_lambda", gae_lambda)
         check_least(1, batch_size=batch_size, n_epochs=n_epochs)
-        check_positive(target_kl=target_kl)
+        numbers = {"clip_range": clip_range, "clip_range_vf": clip_range_vf, "target_kl": target_kl}
+        check_positive(**{name: number for name, number in numbers.items() if not callable(number)})
         self.batch_size = batch_size
         self.n_epochs = n_epochs
         self.gae_lambda = gae_lambda
@@ -114,8 +119,10 @@ class PPO(SequenceAlgorithm):
     def prepare(self) -> None:
         """A rollout's buffers, and where action masks come from."""
         super().prepare()
-        assert self.env is not None
-        self.action_masks = ActionMasks(self.env, self.policy.distribution.mask_size)
+        assert self.env is not None and self._last_episode_starts is not None
+        distribution = self.policy.distribution
+        self.action_masks = ActionMasks(self.env, distribution.mask_size, distribution.choices)
+        self.action_masks.note(self._last_infos, self._last_episode_starts)  # training may go on in mid-episode
         self.judgement = Judgement.empty(self.rollout, self.action_masks.size if self.action_masks.known else 0)
 
     def explore(self, features: Tensor, t: int) -> Tensor:
@@ -165,35 +172,26 @@ class PPO(SequenceAlgorithm):
         """The loss of one minibatch of sequences, with its terms (Schulman et al. 2017, eq. 9)."""
         output, core = self.policy(batch.observations, batch.state, batch.episode_starts, batch.replay())
         scores = self.policy.score(output.parameters, batch.actions, batch.masks if self.action_masks.known else None)
-        clip_range = self.clip_schedule(self._current_progress_remaining)
-        policy_loss = policy_gradient_loss(
-            scores.log_prob, batch.log_probs, self.advantages(batch.advantages), clip_range
-        ).mean()
-        value_clip = None if self.value_clip_schedule is None else self.value_clip_schedule(self._current_progress_remaining)
-        value_loss = clipped_value_loss(output.value, batch.values, batch.returns, value_clip).mean()
-        entropy = scores.entropy.mean()
+        progress = self._current_progress_remaining
+        value_clip = None if self.value_clip_schedule is None else self.value_clip_schedule(progress)
+        objective = Objective(self.clip_schedule(progress), value_clip, self.ent_coef, self.vf_coef)
+        recorded = Recorded(batch.log_probs, batch.values, self.advantages(batch.advantages), batch.returns)
+        entropy = scores.entropy if self.ent_coef else scores.entropy.detach()
+        loss, means = PPOLoss.apply(scores.log_prob, entropy, output.value, recorded, objective)  # type: ignore[no-untyped-call]
+        metrics = dict(zip(METRICS, means.unbind(), strict=True))
+        if core.cost is None and core.decision is None:
+            return LossTerms(loss, metrics)  # nothing to add, which takes as long as a small layer
         extra = core_terms(
             self.policy, core, batch.decision_log_probs, batch.continues, batch.returns - batch.rewards, self.reinforce
         )
-        loss = policy_loss - self.ent_coef * entropy + self.vf_coef * value_loss + extra.loss
-        with torch.no_grad():
-            log_ratio = scores.log_prob - batch.log_probs
-            ratio = log_ratio.exp()
-            metrics = {
-                "value_loss": value_loss.detach(),
-                "policy_gradient_loss": policy_loss.detach(),
-                "entropy": entropy.detach(),
-                # Schulman's estimate of the divergence from the policy that acted, http://joschu.net/blog/kl-approx.html
-                "approx_kl": (ratio - 1 - log_ratio).mean(),
-                "clip_fraction": ((ratio - 1).abs() > clip_range).float().mean(),
-            }
-        return LossTerms(loss, {**metrics, **extra.metrics})
+        return LossTerms(loss + extra.loss, {**metrics, **extra.metrics})
 
     def advantages(self, advantages: Float[Tensor, "L N"]) -> Float[Tensor, "L N"]:
         """Normalised, if so asked, over a minibatch of more than one."""
         if not self.normalize_advantage or advantages.numel() < 2:
             return advantages
-        return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        spread, mean = torch.std_mean(advantages)
+        return (advantages - mean) / (spread + 1e-8)
 
     def first_batch(self, env: VecEnv, callback: BaseCallback) -> PolicyBatch:
         """A whole rollout, as sequences."""
@@ -218,6 +216,7 @@ class PPO(SequenceAlgorithm):
             if not self.one_epoch(batch):
                 break
         self._explained = (batch.values, batch.returns)
+        self.policy.note(self.rollout.observations)
 
     def record_training(self) -> None:
         """What every agent records, how well values predict returns, and the clip range."""

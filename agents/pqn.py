@@ -130,6 +130,7 @@ class PQN(EpsilonGreedy, SequenceAlgorithm):
             for batch in self.rollout.minibatches(self.lanes_each):
                 self.updater.step(self.loss(batch))
         self._n_updates += self.n_epochs
+        self.policy.note(self.rollout.observations)
 
 
 def lanes_in_minibatch(batch_size: int | None, n_steps: int, n_envs: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from saccade.agents.algorithm import Shown
 from saccade.agents.arguments import check_least, check_share
-from saccade.agents.losses import chosen, greedy_values, n_step_returns, rescale, squared_error, unscale
+from saccade.agents.losses import chosen, greedy_values, masked_mean, n_step_returns, rescale, squared_error, unscale
 from saccade.agents.reinforce import Reinforce, core_terms
 from saccade.agents.replay import Lesson, ReplayAlgorithm
 from saccade.agents.sequences import SequenceReplay, Sequences
@@ -108,7 +108,7 @@ class R2D2(ReplayAlgorithm):
             **sb3_kwargs,
         )
         self.set_exploration(exploration_fraction, exploration_initial_eps, exploration_final_eps)
-        check_least(0, burn_in=burn_in)
+        check_least(0, burn_in=burn_in, priority_exponent=priority_exponent, exploration_spread=exploration_spread)
         check_least(1, n_steps=n_steps, sequence_length=sequence_length)
         check_share("priority_correction", priority_correction)
         check_share("priority_mix", priority_mix)
@@ -163,7 +163,7 @@ class R2D2(ReplayAlgorithm):
 
     def exploration(self, greedy: Tensor) -> Tensor:
         """As every agent's, with an ε for every environment."""
-        lanes = greedy.shape[-1]
+        lanes = greedy.numel()
         if not self.exploration_spread or lanes == 1:
             return super().exploration(greedy)
         exponents = 1 + self.exploration_spread * torch.arange(lanes, device=greedy.device) / (lanes - 1)
@@ -222,7 +222,7 @@ class R2D2(ReplayAlgorithm):
         loss = (batch.weights * (squared_error(q_tm1, targets) * mask).sum(dim=0) / steps).mean()
         errors = ((targets - q_tm1).abs() * mask).detach()
         priorities = self.priority_mix * errors.amax(dim=0) + (1 - self.priority_mix) * errors.sum(dim=0) / steps
-        metrics = {"td_loss": loss.detach(), "q_mean": (q_tm1.detach() * mask).sum() / mask.sum(), "td_error": errors.mean()}
+        metrics = {"td_loss": loss.detach(), "q_mean": masked_mean(q_tm1.detach(), mask), "td_error": masked_mean(errors, mask)}
         old_log_prob = batch.decisions[..., -1] if batch.decisions.shape[-1] else torch.zeros_like(mask)
         goes_on = mask * (batch.discounts > 0)
         extra = core_terms(self.policy, output.core, old_log_prob, goes_on, returns - batch.rewards, self.reinforce)

@@ -85,7 +85,6 @@ class ReplayAlgorithm(EpsilonGreedy):
         self.train_freq = train_freq
         self.gradient_steps = gradient_steps
         self.target_update_interval = target_update_interval
-        self._target_updated = 0
         self._row = (0, 0)
 
     def _setup_model(self) -> None:
@@ -106,8 +105,8 @@ class ReplayAlgorithm(EpsilonGreedy):
             self.replay = self.make_replay()
         elif self._last_episode_starts.all():  # reset, perhaps in the middle of an episode
             self.replay.break_off()
-        if self._target_updated > self.num_timesteps:  # counting has started over
-            self._target_updated, self._row = 0, (0, 0)
+        if self._row[1] > self.num_timesteps:  # counting has started over
+            self._row = (0, 0)
 
     @abstractmethod
     def make_replay(self) -> Any:
@@ -151,15 +150,27 @@ class ReplayAlgorithm(EpsilonGreedy):
             observations, state = self._last_obs, self._last_state
             starts = torch.as_tensor(self._last_episode_starts, device=self.device)
             with torch.inference_mode():
-                core = self.look(self.to_tensors(observations), starts)
+                seen = self.to_tensors(observations)
+                self.policy.note(seen)
+                core = self.look(seen, starts)
                 actions = self.explore(core.features[0], t).cpu().numpy()
             outcome = self.act(env, actions, callback)
             if outcome is None:
+                self.break_off()
                 return False
             self._episode_num += int(outcome.dones.sum())
             self.store(observations, state, core, actions, outcome.rewards, outcome.dones, outcome.finals)
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            if self.num_timesteps // self.n_envs % max(int(self.target_update_interval) // self.n_envs, 1) == 0:
+                self.update_target()
         callback.on_rollout_end()
         return True
+
+    def break_off(self) -> None:
+        """The last step is not stored: what comes next, here and in the replay, starts from the initial state."""
+        assert self._last_episode_starts is not None
+        self.replay.break_off()
+        self._last_episode_starts = np.ones_like(self._last_episode_starts)
 
     def first_batch(self, env: VecEnv, callback: BaseCallback) -> Any:
         """One drawn from a replay that could fill it."""
@@ -169,7 +180,7 @@ class ReplayAlgorithm(EpsilonGreedy):
 
     def train(self) -> None:
         """A round of updates, once there is enough to learn from."""
-        if self.num_timesteps < self.learning_starts or len(self.replay) == 0:
+        if self.num_timesteps <= self.learning_starts or len(self.replay) == 0:
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -179,9 +190,6 @@ class ReplayAlgorithm(EpsilonGreedy):
             self.updater.step(lesson.terms)
             self.replay.update_priorities(lesson.indices, lesson.priorities)
         self._n_updates += updates
-        if self.num_timesteps - self._target_updated >= self.target_update_interval:
-            self._target_updated = self.num_timesteps
-            self.update_target()
 
     def update_target(self) -> None:
         """Move the target network towards the policy."""

@@ -50,7 +50,8 @@ class Updater:
 
     def step(self, terms: LossTerms) -> None:
         """Descend; a step whose gradient is not finite is counted and left out."""
-        self.policy.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:  # an optimiser's zero_grad takes as long as a small layer
+            parameter.grad = None
         terms.loss.backward()
         if self._parts_due:  # once a row of the log: norms of every part in every step would cost as much as the steps
             self._parts_due = False
@@ -58,7 +59,7 @@ class Updater:
                 if part:
                     self._sums[f"grad_norm_{name}"].append(grad_norm(part))
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         size = float(norm)
         if isfinite(size):
             if size > self.max_grad_norm:

@@ -20,7 +20,12 @@ Work = Callable[[], int]
 
 
 class Row(NamedTuple):
-    """One comparison. ``goal`` says in words what ``met`` judges; both are ``None`` where nothing was promised."""
+    """One comparison. ``goal`` says in words what ``met`` judges; both are ``None`` where nothing was promised.
+
+    Attributes:
+        ratio: how many times better ours is: ours by the peer's, or the other way round where less is better.
+        floor: what ours could be if the processor did nothing but its arithmetic; ``share`` is ours by that.
+    """
 
     name: str
     unit: str
@@ -30,6 +35,8 @@ class Row(NamedTuple):
     ratio: float | None
     goal: str | None
     met: bool | None
+    floor: float | None = None
+    share: float | None = None
 
 
 def compare(
@@ -40,26 +47,36 @@ def compare(
     peer_name: str | None = None,
     *,
     at_least: float | None = None,
+    at_most: float | None = None,
     ratio_at_least: float | None = None,
+    floor: float | None = None,
 ) -> Row:
-    """A row about rates, where more is better, with at most one goal: for our own rate, or for its ratio to the peer's.
+    """A row with at most one goal: for our own figure, or for its ratio to the peer's. More is better, unless ``at_most``.
 
     Raises:
         ValueError: two goals, or a goal for the ratio without a peer.
     """
-    ratio = None if peer is None else ours / peer
-    if at_least is not None and ratio_at_least is not None:
-        raise ValueError(f"{name}: two goals in one row")
-    if at_least is not None:
-        return Row(name, unit, ours, peer, peer_name, ratio, f"ours >= {at_least:g}", ours >= at_least)
-    if ratio_at_least is None:
-        return Row(name, unit, ours, peer, peer_name, ratio, None, None)
-    if ratio is None:
+    goals = [goal for goal in (at_least, at_most, ratio_at_least) if goal is not None]
+    if len(goals) > 1:
+        raise ValueError(f"{name}: {len(goals)} goals in one row")
+    ratio = None if peer is None else ours / peer if at_most is None else peer / ours
+    if ratio_at_least is not None and ratio is None:
         raise ValueError(f"{name}: a goal for the ratio needs a peer")
-    return Row(name, unit, ours, peer, peer_name, ratio, f"ratio >= {ratio_at_least:g}", ratio >= ratio_at_least)
+    goal, met = None, None
+    if at_least is not None:
+        goal, met = f"ours >= {at_least:g}", ours >= at_least
+    elif at_most is not None:
+        goal, met = f"ours <= {at_most:g}", ours <= at_most
+    elif ratio_at_least is not None and ratio is not None:
+        goal, met = f"ratio >= {ratio_at_least:g}", ratio >= ratio_at_least
+    return Row(name, unit, ours, peer, peer_name, ratio, goal, met, floor, None if floor is None else ours / floor)
 
 
-def median_rates(work: Mapping[str, Work], rounds: int) -> dict[str, float]:
+Clock = Callable[[], float]
+"""Seconds: of the wall, or ``time.process_time``, which stands still while other programs have the processor."""
+
+
+def median_rates(work: Mapping[str, Work], rounds: int, clock: Clock = time.perf_counter) -> dict[str, float]:
     """Units per second of every contestant: the median of ``rounds`` timings, taken in turns after one untimed call.
 
     Turns make contestants share what else the machine does; the order is reversed from one round to the next, so that
@@ -71,17 +88,17 @@ def median_rates(work: Mapping[str, Work], rounds: int) -> dict[str, float]:
     order = list(work.items())
     for _ in range(rounds):
         for name, piece in order:
-            rates[name].append(_rate(piece))
+            rates[name].append(_rate(piece, clock))
         order.reverse()
     return {name: statistics.median(samples) for name, samples in rates.items()}
 
 
-def _rate(piece: Work) -> float:
+def _rate(piece: Work, clock: Clock) -> float:
     gc.collect()
     gc.disable()
-    start = time.perf_counter()
+    start = clock()
     units = piece()
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     gc.enable()
     return units / seconds
 
@@ -114,11 +131,17 @@ def main(description: str, measure: Callable[[bool], list[Row]]) -> None:
 
 def table(rows: list[Row]) -> str:
     """The rows as aligned text."""
-    cells = [("", "unit", "ours", "peer", "ratio", "goal", "")]
+    cells = [("", "unit", "ours", "peer", "ratio", "goal", "", "of the floor")]
     for row in rows:
-        peer = "" if row.peer is None else f"{row.peer:,.0f} ({row.peer_name})"
-        ratio = "" if row.ratio is None else f"{row.ratio:.1f}"
+        peer = "" if row.peer is None else f"{figure(row.peer)} ({row.peer_name})"
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         verdict = {None: "", True: "met", False: "MISSED"}[row.met]
-        cells.append((row.name, row.unit, f"{row.ours:,.0f}", peer, ratio, row.goal or "", verdict))
+        share = "" if row.share is None else f"{row.share:.0%}"
+        cells.append((row.name, row.unit, figure(row.ours), peer, ratio, row.goal or "", verdict, share))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)
+
+
+def figure(number: float) -> str:
+    """Whole numbers, or three digits where that is more."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

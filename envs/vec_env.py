@@ -15,6 +15,9 @@ from saccade.envs.task import BatchedTask, TaskStep
 Observations = Shaped[np.ndarray, "N ..."]
 Indices = None | int | Iterable[int]
 
+LANE_METHODS = ("action_masks",)
+"""Methods of a task whose result has a row for every lane."""
+
 
 class TaskVecEnv(VecEnv):
     """All lanes of one task, restarting by themselves; Python touches a lane only where its episode ends.
@@ -140,9 +143,12 @@ class TaskVecEnv(VecEnv):
             raise ValueError(f"{attr_name} is shared by all {self.num_envs} lanes; it cannot be set for {lanes} only")
 
     def env_method(self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any) -> list[Any]:
-        """Call a method of the task, once for all lanes, and return its result for each lane asked for."""
+        """Call a method of the task, once for all lanes, and return its result for each lane asked for.
+
+        Of ``action_masks``, which returns ``[N, M]``, each lane gets its own row.
+        """
         result = getattr(self.task, method_name)(*args, **kwargs)
-        return [result for _ in self._lanes(indices)]
+        return [result[lane] if method_name in LANE_METHODS else result for lane in self._lanes(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None) -> list[bool]:
         """True for ``Monitor``, whose bookkeeping is built in, and false for every other wrapper."""

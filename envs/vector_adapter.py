@@ -138,9 +138,12 @@ class GymnasiumVecEnv(VecEnv):
         setattr(self.envs, attr_name, value)
 
     def env_method(self, method_name: str, *args: Any, indices: Indices = None, **kwargs: Any) -> list[Any]:
-        """Call a method of the vector environment, once for all lanes, and return its result for each lane asked for."""
+        """Call a method of the vector environment, once for all lanes, and return its result for each lane asked for.
+
+        ``action_masks`` returns a row for every lane.
+        """
         result = getattr(self.envs, method_name)(*args, **kwargs)
-        return [result for _ in self._get_indices(indices)]
+        return [result[lane] if method_name == "action_masks" else result for lane in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None) -> list[bool]:
         """True for ``Monitor``, whose bookkeeping is built in, and false for every other wrapper."""

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from saccade.policies.actor_critic import ActorCriticHead, ActorCriticOutput, ActorCriticPolicy
+from saccade.policies.adam import FusedAdam
 from saccade.policies.core import Core, CoreOutput, Decision, State
 from saccade.policies.gaze import CentreGaze, GazePolicy, LearnedGaze, RandomGaze
 from saccade.policies.glimpse import GlimpseNetwork, GlimpseState, RecurrentGlimpse
@@ -54,6 +55,7 @@ __all__ = [
     "DuelingHead",
     "DuelingOutput",
     "FeedForward",
+    "FusedAdam",
     "GRUState",
     "GazePolicy",
     "GlimpseNetwork",

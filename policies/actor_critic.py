@@ -1,7 +1,6 @@
 """The policy of actor-critic agents: torso, core, and two heads, one for the actions and one for the value."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -12,41 +11,13 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor, NatureCNN
 from torch import Tensor, nn
 
+from saccade.policies.adam import FusedAdam
 from saccade.policies.core import CoreOutput, State
 from saccade.policies.distributions import Scores, action_distribution
 from saccade.policies.policy import CorePolicy, Observations
+from saccade.policies.stacked_mlp import StackedMLP
 from saccade.policies.torso import NATURE_PIXELS, default_torso
 from saccade.policies.twin import Twin
-
-
-class StackedMLP(nn.Module):
-    """Several multilayer perceptrons of one shape, side by side: one batched product a layer instead of one a network.
-
-    Args:
-        copies: ``C``, how many.
-        inputs: ``D``.
-        widths: of the hidden layers; the last is the number of outputs.
-        activation_fn: after every layer.
-        gain: of the orthogonal initialisation.
-    """
-
-    def __init__(self, copies: int, inputs: int, widths: Sequence[int], activation_fn: type[nn.Module], gain: float) -> None:
-        super().__init__()
-        self.activation = activation_fn()
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
-        for before, after in pairwise([inputs, *widths]):
-            weight = torch.empty(copies, before, after)
-            for one in weight:
-                nn.init.orthogonal_(one.t(), gain)
-            self.weights.append(weight)
-            self.biases.append(torch.zeros(copies, 1, after))
-
-    def forward(self, inputs: Float[Tensor, "C N D"]) -> Float[Tensor, "C N O"]:
-        """A batch for each copy."""
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            inputs = self.activation(torch.baddbmm(bias, inputs, weight))
-        return inputs
 
 
 class ActorCriticOutput(NamedTuple):
@@ -83,11 +54,13 @@ class ActorCriticHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "2 N D"]) -> ActorCriticOutput:
         """From what the actions read and what the value reads."""
+        layers = (self.action, self.value)
         if len(self.hidden) == 1:
-            actor, critic = self.hidden[0](features)
+            parameters, value = self.hidden[0].read_out(features, layers)
         else:
-            actor, critic = (network(part[None])[0] for network, part in zip(self.hidden, features, strict=True))
-        return ActorCriticOutput(self.action(actor), self.value(critic).squeeze(-1))
+            parts = zip(self.hidden, features, layers, strict=True)
+            parameters, value = (network.read_out(part[None], [layer])[0] for network, part, layer in parts)
+        return ActorCriticOutput(parameters, value.squeeze(-1))
 
     def critic(self, features: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
         """The value alone, from what the value reads."""
@@ -116,7 +89,7 @@ class ActorCriticPolicy(CorePolicy):
         net_arch: Sequence[int] | Mapping[str, Sequence[int]] = (64, 64),
         activation_fn: type[nn.Module] = nn.Tanh,
         log_std_init: float = 0.0,
-        optimizer_class: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_class: Callable[..., torch.optim.Optimizer] = FusedAdam,
         optimizer_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -125,7 +98,9 @@ class ActorCriticPolicy(CorePolicy):
             raise ValueError(f"net_arch must name the widths of 'pi' and 'vf', or be one list for both; got {net_arch}")
         self._activation_fn = activation_fn
         self._log_std_init = log_std_init
-        if optimizer_kwargs is None and optimizer_class is torch.optim.Adam:
+        if optimizer_kwargs is None and optimizer_class is FusedAdam:
+            optimizer_kwargs = {"eps": 1e-5}
+        elif optimizer_kwargs is None and optimizer_class is torch.optim.Adam:
             optimizer_kwargs = {"eps": 1e-5, "fused": True}
         kwargs |= {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs}
         super().__init__(*args, **kwargs)

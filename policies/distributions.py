@@ -5,6 +5,7 @@ Shapes: ``P`` numbers that parametrise a distribution, any leading axes. A subcl
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -36,13 +37,15 @@ class ActionDistribution(nn.Module, ABC):
 
     Attributes:
         n_parameters: ``P``, how many outputs of the policy head it reads.
-        mask_size: how many entries an action mask has; 0 where actions cannot be masked.
+        choices: how many entries of an action mask belong to each choice; none where actions cannot be masked.
+        mask_size: how many entries an action mask has.
     """
 
-    def __init__(self, n_parameters: int, mask_size: int = 0) -> None:
+    def __init__(self, n_parameters: int, choices: Sequence[int] = ()) -> None:
         super().__init__()
         self.n_parameters = n_parameters
-        self.mask_size = mask_size
+        self.choices = tuple(choices)
+        self.mask_size = sum(choices)
 
     @abstractmethod
     def sample(self, parameters: Float[Tensor, "*batch P"]) -> Draw:
@@ -61,11 +64,43 @@ class ActionDistribution(nn.Module, ABC):
         return torch.where(allowed, parameters, MASKED)
 
 
+class CategoricalScores(torch.autograd.Function):
+    """:func:`categorical` with its gradient written out: one node of the graph instead of seven."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Float[Tensor, "*batch P"], actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy."""
+        log_probs = logits.log_softmax(dim=-1)
+        probs = log_probs.exp()
+        index = actions.unsqueeze(-1)
+        entropy = (probs * log_probs).sum(dim=-1).neg_()
+        ctx.save_for_backward(log_probs, probs, index, entropy)
+        ctx.set_materialize_grads(False)
+        return log_probs.gather(-1, index).squeeze(-1), entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
+        """By logits: ``1[a] - p`` of a log-probability, ``-p (log p + H)`` of the entropy ``H``.
+
+        Raises:
+            RuntimeError: a gradient that can itself be differentiated is asked for (``create_graph=True``).
+        """
+        if torch.is_grad_enabled():
+            raise RuntimeError("the gradient of categorical scores has no derivative (create_graph=True)")
+        log_probs, probs, index, entropy = ctx.saved_tensors
+        by_log_prob, by_entropy = gradients
+        by_logits = torch.zeros_like(probs)
+        if by_log_prob is not None:
+            by_log_prob = by_log_prob.unsqueeze(-1)
+            by_logits = (by_log_prob * probs).neg_().scatter_add_(-1, index, by_log_prob)
+        if by_entropy is not None:
+            by_logits = by_logits - by_entropy.unsqueeze(-1) * probs * (log_probs + entropy.unsqueeze(-1))
+        return by_logits, None
+
+
 def categorical(logits: Float[Tensor, "*batch P"], actions: Tensor) -> Scores:
     """Scores of whole-number actions ``[...]`` under a softmax over the last axis."""
-    log_probs = logits.log_softmax(dim=-1)
-    log_prob = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-    return Scores(log_prob, -(log_probs.exp() * log_probs).sum(dim=-1))
+    return Scores(*CategoricalScores.apply(logits, actions))  # type: ignore[no-untyped-call]
 
 
 def draw(logits: Float[Tensor, "*batch P"]) -> Draw:
@@ -79,7 +114,7 @@ class Categorical(ActionDistribution):
     """For ``Discrete``: a softmax over ``A`` logits."""
 
     def __init__(self, space: gym.spaces.Discrete) -> None:
-        super().__init__(int(space.n), mask_size=int(space.n))
+        super().__init__(int(space.n), choices=[int(space.n)])
 
     def sample(self, parameters: Tensor) -> Draw:
         """Whole numbers ``[...]``."""
@@ -99,7 +134,7 @@ class MultiCategorical(ActionDistribution):
 
     def __init__(self, space: gym.spaces.MultiDiscrete) -> None:
         self.sizes = [int(size) for size in space.nvec.reshape(-1)]
-        super().__init__(sum(self.sizes), mask_size=sum(self.sizes))
+        super().__init__(sum(self.sizes), choices=self.sizes)
 
     def sample(self, parameters: Tensor) -> Draw:
         """Whole numbers ``[..., parts]``."""
@@ -124,7 +159,7 @@ class Bernoulli(ActionDistribution):
 
     def __init__(self, space: gym.spaces.MultiBinary) -> None:
         size = int(np.prod(space.shape))
-        super().__init__(size, mask_size=2 * size)
+        super().__init__(size, choices=[2] * size)
 
     def sample(self, parameters: Tensor) -> Draw:
         """Zeros and ones ``[..., bits]``."""

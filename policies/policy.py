@@ -14,6 +14,7 @@ from torch import Tensor
 
 from saccade.policies.core import Core, CoreOutput, State, map_state
 from saccade.policies.heads import stream
+from saccade.policies.normalize import RunningNorm
 from saccade.policies.recurrent import FeedForward
 from saccade.policies.torso import Pixels, default_torso
 
@@ -39,10 +40,15 @@ class CorePolicy(BasePolicy):
         features_extractor_kwargs: its arguments after the observation space.
         optimizer_class: a torch optimiser; ``optimizer_kwargs`` are its arguments after ``lr``.
         normalize_images: scale bytes to 0 to 1 before the torso (SB3); an image core always does.
+        normalize_observations: bring vectors to mean 0 and spread 1 by running statistics, which are saved with the weights.
         mixed_precision: compute the torso in bfloat16, which is faster for convolutions where the processor knows it.
 
+    Attributes:
+        observes_bytes: whether observations are images of whole numbers from 0 to 255.
+
     Raises:
-        ValueError: the core cannot read what the torso gives for this observation space.
+        ValueError: the core cannot read what the torso gives for this observation space, or observations that are no vectors
+            of numbers are to be normalised.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class CorePolicy(BasePolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
         normalize_images: bool = True,
         mixed_precision: bool = False,
+        normalize_observations: bool = False,
     ) -> None:
         torso_class = features_extractor_class or self.default_torso(observation_space, core_class.reads_image)
         super().__init__(
@@ -70,8 +77,14 @@ class CorePolicy(BasePolicy):
             normalize_images=normalize_images,
         )
         self.mixed_precision = mixed_precision
+        # Asked once: SB3 looks at the bounds of every pixel to answer. None: not one tensor of numbers.
+        self.observes_bytes = is_image_space(observation_space, check_channels=False)
+        is_box = isinstance(observation_space, gym.spaces.Box)
+        self._scales_bytes = normalize_images and is_image_space(observation_space) if is_box else None
+        self.norm = running_norm(observation_space) if normalize_observations else None
         # Convolutions are faster with the channels last in memory; other layers do not care.
         self.features_extractor = self.make_features_extractor()
+        self._looks = isinstance(self.features_extractor, Pixels)
         self.features_extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         torso_shape = getattr(self.features_extractor, "output_shape", (self.features_extractor.features_dim,))
         self.core = core_class(torso_shape, **(core_kwargs or {}))
@@ -79,6 +92,8 @@ class CorePolicy(BasePolicy):
         self.baseline = stream(self.core.features_dim, 64, 1) if self.core.trains_decisions else None
         self.build_heads()
         self.optimizer = optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        # Which weight, of all that are on one device: looking for the first one at every step takes as long as a small layer.
+        self._a_weight = (next(self.parameters()),)
 
     @classmethod
     def default_torso(cls, observation_space: gym.Space[Any], reads_image: bool) -> type[BaseFeaturesExtractor]:
@@ -103,27 +118,37 @@ class CorePolicy(BasePolicy):
 
     def extract(self, observations: Observations) -> Tensor:
         """Torso features of raw observations ``[B, ...]``; an image core gets bytes untouched, and scales what it looks at."""
-        if isinstance(self.features_extractor, Pixels) and self.observes_bytes:
+        if self._looks and self.observes_bytes:
             return cast("Tensor", observations)
         return self.see(self.preprocess(observations))
 
     def see(self, inputs: Observations) -> Tensor:
         """Torso features of preprocessed observations ``[B, ...]``."""
-        inputs = map_observations(lambda part: part.to(dtype=self.dtype), inputs)
+        dtype = self.dtype
+        if not isinstance(inputs, Tensor) or inputs.dtype != dtype:
+            inputs = map_observations(lambda part: part.to(dtype=dtype), inputs)
+        if self.norm is not None:
+            inputs = self.norm(inputs)
         if not self.mixed_precision:
             return cast("Tensor", self.features_extractor(inputs))
         with torch.autocast(self.device.type, torch.bfloat16):
             return cast("Tensor", self.features_extractor(inputs)).to(self.dtype)
 
+    def note(self, observations: Observations) -> None:
+        """Take observations ``[..., *shape]`` into the running statistics, where there are any."""
+        if self.norm is not None:
+            assert isinstance(observations, Tensor)
+            self.norm.note(observations.reshape(-1, *self.norm.mean.shape))
+
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return next(self.parameters()).dtype
+        return self._a_weight[0].dtype
 
     @property
-    def observes_bytes(self) -> bool:
-        """Whether observations are images of whole numbers from 0 to 255."""
-        return is_image_space(self.observation_space, check_channels=False)
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return self._a_weight[0].device
 
     def preprocess(self, observations: Observations) -> Observations:
         """Raw observations ``[B, ...]`` as the floats that the network computes with: what a gradient is taken with respect to.
@@ -131,9 +156,15 @@ class CorePolicy(BasePolicy):
         ``features_extractor`` reads the result, whichever it is. Bytes are scaled to 0 to 1, as the retina does; other numbers
         are taken as they are.
         """
-        if isinstance(self.features_extractor, Pixels):
+        if self._looks:
             pixels = cast("Tensor", observations)
             return pixels.float() / 255 if self.observes_bytes else pixels if pixels.is_floating_point() else pixels.float()
+        if self._scales_bytes is not None:
+            numbers = cast("Tensor", observations)
+            if not self._scales_bytes:
+                return numbers.float()
+            # Bytes are moved before they are four times as many, and become numbers in the pass that scales them.
+            return torch.div(numbers.contiguous(memory_format=torch.channels_last), 255)
         return preprocess_obs(observations, self.observation_space, normalize_images=self.normalize_images)
 
     def encode(
@@ -189,24 +220,29 @@ class CorePolicy(BasePolicy):
             self.set_training_mode(False)
         with torch.inference_mode():
             tensor, vectorized = self.to_tensors(observation)
-            one_step = map_observations(lambda part: part[None], tensor)
             lanes = lanes_of(tensor)
+            if type(self.core) is FeedForward:  # it does nothing, which takes as long as a small network
+                core = CoreOutput(self.extract(tensor)[None], ())
+                actions = self._act(core, deterministic, action_masks)
+                return actions if vectorized else actions.squeeze(axis=0), ()
             if state is None:
                 memory, starts = self.initial_state(lanes), torch.zeros(1, lanes, dtype=torch.bool, device=self.device)
             else:
                 memory = map_state(lambda leaf: torch.as_tensor(leaf, device=self.device), state)
                 flags = np.zeros(lanes, dtype=bool) if episode_start is None else np.asarray(episode_start, dtype=bool)
                 starts = torch.as_tensor(flags, device=self.device).reshape(1, lanes)
+            one_step = map_observations(lambda part: part[None], tensor)
             core = self.encode(one_step, memory, starts, deterministic=deterministic)
-            if action_masks is None:
-                chosen = self.choose(core, deterministic)[0]
-            else:
-                masks = torch.as_tensor(np.asarray(action_masks), dtype=torch.bool, device=self.device)
-                chosen = self.choose(core, deterministic, masks.reshape(1, lanes, -1))[0]
-        actions = chosen.cpu().numpy()
-        if not vectorized:
-            actions = actions.squeeze(axis=0)
-        return actions, map_state(lambda leaf: leaf.cpu().numpy(), core.state)
+            actions = self._act(core, deterministic, action_masks)
+        return actions if vectorized else actions.squeeze(axis=0), map_state(lambda leaf: leaf.cpu().numpy(), core.state)
+
+    def _act(self, core: CoreOutput, deterministic: bool, action_masks: np.ndarray | None) -> np.ndarray:
+        """Actions ``[B, ...]`` of one step ``[1, B, ...]``."""
+        masks = None
+        if action_masks is not None:
+            masks = torch.as_tensor(np.asarray(action_masks), dtype=torch.bool, device=self.device)
+            masks = masks.reshape(*core.features.shape[:2], -1)
+        return self.choose(core, deterministic, masks)[0].cpu().numpy()
 
     def to_tensors(self, observation: Any) -> tuple[Observations, bool]:
         """Observations as tensors ``[B, ...]``, and whether there was a batch of them; SB3 checks what is not plain."""
@@ -217,6 +253,17 @@ class CorePolicy(BasePolicy):
             if observation.shape == space.shape:
                 return torch.as_tensor(observation, device=self.device)[None], False
         return self.obs_to_tensor(observation)
+
+
+def running_norm(space: gym.Space[Any]) -> RunningNorm:
+    """Statistics for a space of vectors.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(space, gym.spaces.Box) or space.dtype == np.uint8:
+        raise ValueError(f"normalize_observations is for a Box of numbers, not for {space}")
+    return RunningNorm(space.shape)
 
 
 def lanes_of(observations: Observations) -> int:

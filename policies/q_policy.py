@@ -66,5 +66,7 @@ class QPolicy(CorePolicy):
 
     def choose(self, core: CoreOutput, deterministic: bool, masks: Bool[Tensor, "T B M"] | None = None) -> Tensor:
         """The greedy action, among those that ``masks`` allow; exploration is the agent's."""
-        q = self.head(core.features).q
-        return (q if masks is None else torch.where(masks, q, MASKED)).argmax(dim=-1)
+        # What ranks the actions: the value would only be added to all of them.
+        stream = self.head.advantage if isinstance(self.head, DuelingHead) else self.head.q
+        scores = stream(core.features)
+        return (scores if masks is None else torch.where(masks, scores, MASKED)).argmax(dim=-1)

@@ -72,24 +72,43 @@ class Recurrent(Core):
         input_shape: ``(features,)``.
         hidden_size: ``H``, which is also the number of output features.
         n_layers: ``L``, recurrent layers on top of each other.
+        memory_span: steps that something may have to be remembered: gates start so that units keep what they hold for 1 to so
+            many steps, instead of about two (chrono initialisation, Tallec & Ollivier 2018); ``None`` for torch's start.
 
     Raises:
-        ValueError: the input is not a vector, or a size is below 1.
+        ValueError: the input is not a vector, a size is below 1, or a span below 2.
     """
 
     state_type: type[LSTMState] | type[GRUState]
 
-    def __init__(self, input_shape: Sequence[int], hidden_size: int = 128, n_layers: int = 1) -> None:
+    def __init__(
+        self, input_shape: Sequence[int], hidden_size: int = 128, n_layers: int = 1, memory_span: int | None = None
+    ) -> None:
         if hidden_size < 1 or n_layers < 1:
             raise ValueError(f"hidden_size and n_layers must be at least 1; got {hidden_size} and {n_layers}")
         super().__init__(input_shape, features_dim=hidden_size)
         self.hidden_size = hidden_size
         self.n_layers = n_layers
         self.network = self.build_network(int(input_shape[0]))
+        if memory_span is not None:
+            if memory_span < 2:
+                raise ValueError(f"memory_span must be at least 2 steps; got {memory_span}")
+            self.remember(memory_span)
 
     @abstractmethod
     def build_network(self, input_size: int) -> nn.RNNBase:
         """The fused network."""
+
+    @torch.no_grad()
+    def remember(self, span: int) -> None:
+        """Start every layer's gates so that its units keep what they hold for 1 to ``span`` steps."""
+        for _, _, b_input, b_hidden in self.network.all_weights:
+            b_hidden.zero_()
+            b_input.copy_(self.keeping(torch.empty(self.hidden_size, device=b_input.device).uniform_(1, span - 1).log()))
+
+    @abstractmethod
+    def keeping(self, bias: Float[Tensor, " H"]) -> Float[Tensor, " gates"]:
+        """Biases of all gates, with ``bias`` on the one that keeps the state."""
 
     @abstractmethod
     def run_cell(self, inputs: Tensor, leaves: Leaves, weights: Sequence[Tensor]) -> Leaves:
@@ -184,6 +203,10 @@ class LSTM(Recurrent):
         """``torch.nn.LSTM``."""
         return nn.LSTM(input_size, self.hidden_size, self.n_layers)
 
+    def keeping(self, bias: Tensor) -> Tensor:
+        """The forget gate open, the input gate as much closed; order ``i f g o``."""
+        return torch.cat([-bias, bias, torch.zeros_like(bias), torch.zeros_like(bias)])
+
     def run_cell(self, inputs: Tensor, leaves: Leaves, weights: Sequence[Tensor]) -> Leaves:
         """Hidden and cell after one step."""
         return torch.lstm_cell(inputs, leaves, *weights)
@@ -209,6 +232,10 @@ class GRU(Recurrent):
     def build_network(self, input_size: int) -> nn.RNNBase:
         """``torch.nn.GRU``."""
         return nn.GRU(input_size, self.hidden_size, self.n_layers)
+
+    def keeping(self, bias: Tensor) -> Tensor:
+        """The update gate, which keeps the state where it is 1; order ``r z n``."""
+        return torch.cat([torch.zeros_like(bias), bias, torch.zeros_like(bias)])
 
     def run_cell(self, inputs: Tensor, leaves: Leaves, weights: Sequence[Tensor]) -> Leaves:
         """Hidden after one step."""

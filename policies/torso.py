@@ -37,19 +37,21 @@ class Pixels(BaseFeaturesExtractor):
 
 
 class MLPTorso(BaseFeaturesExtractor):
-    """Flattened observations through layer-normalised hidden layers.
+    """Flattened observations through hidden layers, normalised or not.
 
     Args:
         observation_space: any space that SB3 can flatten.
         net_arch: width of every hidden layer; the last is the number of features.
+        layer_norm: normalise the hidden layers.
     """
 
-    def __init__(self, observation_space: gym.Space[Any], net_arch: Sequence[int] = (128,)) -> None:
+    def __init__(self, observation_space: gym.Space[Any], net_arch: Sequence[int] = (128,), layer_norm: bool = True) -> None:
         super().__init__(observation_space, features_dim=int(net_arch[-1]))
         widths = [get_flattened_obs_dim(observation_space), *net_arch]
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.ReLU()]
+            norm = [nn.LayerNorm(outputs)] if layer_norm else []
+            layers += [nn.Linear(inputs, outputs), *norm, nn.ReLU()]
         self.network = nn.Sequential(*layers)
 
     def forward(self, observations: Tensor) -> Tensor:

@@ -82,7 +82,8 @@ class SaliencyCallback(BaseCallback):
         if isinstance(space, gym.spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
             env = VecTransposeImage(env)
         check_for_correct_spaces(env, self.model.observation_space, self.model.action_space)
-        if unwrap_vec_normalize(self.training_env) is not None and unwrap_vec_normalize(env) is None:
+        normalized = unwrap_vec_normalize(self.training_env)
+        if normalized is not None and normalized.norm_obs and unwrap_vec_normalize(env) is None:
             raise ValueError(
                 "the agent trains on normalised observations: make_env must wrap its environment in VecNormalize too"
             )

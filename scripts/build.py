@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 import saccade.agents as agents
 from saccade.agents.algorithm import CoreAlgorithm
@@ -117,6 +117,18 @@ def make_env(cfg: DictConfig, n_envs: int | None = None, seed: int | None = None
         return make_vec_env(cfg.env.id, n_envs, cfg.seed if seed is None else seed, kwargs, wrappers)
     except (CannotMakeEnvironment, ValueError) as error:
         raise UserError(str(error)) from error
+
+
+def training_env(cfg: DictConfig) -> VecEnv:
+    """The environments to train in: those of :func:`make_env`, their rewards normalised if so asked.
+
+    Raises:
+        UserError: as :func:`make_env`.
+    """
+    env = make_env(cfg)
+    if not cfg.normalize_reward:
+        return env
+    return VecNormalize(env, norm_obs=False, gamma=cfg.agent.get("gamma", 0.99))
 
 
 def policy_kwargs(parts: DictConfig) -> dict[str, Any]:

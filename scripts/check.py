@@ -10,7 +10,7 @@ from saccade.agents import PQN
 from saccade.agents.diagnose import diagnose
 from saccade.agents.manifest import name_of
 from saccade.envs import WrongExperienceError
-from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set_threads
+from saccade.scripts.build import drop_foreign_kwargs, make_agent, set_threads, training_env
 from saccade.scripts.command import run_command
 
 
@@ -29,7 +29,7 @@ def check(cfg: DictConfig) -> None:
     set_threads(cfg)
     if cfg.agent.get("_target_") == name_of(PQN):
         cfg.agent.batch_size = None  # all lanes at once, whatever the training's minibatches are
-    env = make_env(cfg)
+    env = training_env(cfg)
     model = make_agent(cfg, env)
     wrong = 0
     try:

@@ -18,6 +18,9 @@ TITLES = {
 }
 """Families in the order of the page; all others follow by name."""
 
+PANELS = {"dueling_corridor": "{} actions"}
+"""Families whose experiments name, first of all, which of several pictures side by side they belong to; and its title."""
+
 AGENTS = {"ppo", "pqn", "dqn", "r2d2"}
 """As they are spelt in the names of experiments: there the family's name ends."""
 ABBREVIATIONS = AGENTS | {"lstm", "gru", "mlp", "ntm", "dnc"}
@@ -29,7 +32,7 @@ class Family:
 
     Attributes:
         name: also the file name of its figure.
-        reports: sorted by experiment.
+        reports: sorted by experiment, numbers by their size.
     """
 
     name: str
@@ -40,10 +43,26 @@ class Family:
         """The heading."""
         return TITLES.get(self.name, self.name.replace("_", " ").capitalize())
 
+    def panels(self) -> "dict[str, Family]":
+        """The parts of the family that are drawn side by side, by title; one without a title where all is one picture."""
+        if self.name not in PANELS:
+            return {"": self}
+        words = {report["experiment"]: self.rest(report).partition("_")[0] for report in self.reports}
+        return {
+            PANELS[self.name].format(word): Family(
+                f"{self.name}_{word}", [report for report in self.reports if words[report["experiment"]] == word]
+            )
+            for word in dict.fromkeys(words.values())
+        }
+
+    def rest(self, report: dict[str, Any]) -> str:
+        """An experiment's name without the family's."""
+        name: str = report["experiment"]
+        return name.removeprefix(self.name).strip("_")
+
     def label(self, report: dict[str, Any]) -> str:
         """What tells an experiment from its siblings: the rest of its name, or all of it where nothing is left."""
-        name: str = report["experiment"]
-        rest = name.removeprefix(self.name).strip("_")
+        name, rest = report["experiment"], self.rest(report)
         return ", ".join(word.upper() if word in ABBREVIATIONS else word for word in rest.split("_")) if rest else name
 
 
@@ -60,9 +79,14 @@ def family_name(report: dict[str, Any]) -> str:
     return "_".join(words[: agents[0]]) if agents else "_".join(words)
 
 
+def by_number(path: Path) -> list[tuple[int, str]]:
+    """What to sort results files by, so that 5 comes before 10."""
+    return [(int(word) if word.isdigit() else -1, word) for word in path.stem.split("_")]
+
+
 def families(folder: Path) -> list[Family]:
     """Every family of which ``folder`` holds results, in the order of the page."""
-    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"), key=by_number)]
     names = {family_name(report) for report in reports}
     known = list(TITLES)
     ordered = sorted(names, key=lambda name: (known.index(name) if name in TITLES else len(known), name))

@@ -69,8 +69,11 @@ def check_first(cfg: DictConfig, path: Path) -> None:
         raise UserError(f"seeds is a list of whole numbers from 0 on, such as [0,1,2], not {list(cfg.seeds)}")
     metrics = [field.name for field in fields(Evaluation) if field.type is not str]
     metric = OmegaConf.select(cfg, "claim.metric")
-    if metric not in metrics:
-        raise UserError(f"claim.metric {metric!r} is not in {EVALUATION}; there are: {', '.join(metrics)}")
+    if metric not in metrics and not in_rows(metric):
+        raise UserError(
+            f"claim.metric {metric!r} is not in {EVALUATION}; there are: {', '.join(metrics)}; "
+            "or one of the training's rows, such as train/loss"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -116,36 +119,61 @@ def summarise(experiment: str, command: str, seeds: list[int], cfg: DictConfig, 
         RunError: a run has no value for the claim's metric.
     """
     evaluations = [json.loads((folder / EVALUATION).read_text()) for folder in folders]
-    values = [evaluation[cfg.claim.metric] for evaluation in evaluations]
-    if None in values:
-        raise RunError(
-            f"{folders[values.index(None)] / EVALUATION} has no {cfg.claim.metric}: its environment does not say "
-            "whether an episode succeeded; claim.metric=mean_reward is always there"
-        )
-    goal = cfg.claim.goal
+    metric, goal, at_most = cfg.claim.metric, cfg.claim.goal, cfg.claim.at_most
+    values = [last_value(folder, metric) for folder in folders]
     return {
         "experiment": experiment,
         "command": command,
         "seeds": seeds,
-        "metric": cfg.claim.metric,
+        "metric": metric,
         "values": values,
         "goal": goal,
-        "met": None if goal is None else bool(min(values) >= goal),
+        "met": None if goal is None else bool(max(values) <= goal if at_most else min(values) >= goal),
+        **({"at_most": True} if at_most else {}),
         "episodes": [evaluation["episodes"] for evaluation in evaluations],
         "steps": [evaluation["steps"] for evaluation in evaluations],
         "wall_seconds": [evaluation["wall_seconds"] for evaluation in evaluations],
         "machine": machine(cfg.threads),
         "versions": versions(),
         "date": datetime.now(UTC).date().isoformat(),
-        "curves": [curve(folder / METRICS) for folder in folders],
+        "curves": [curve(folder / METRICS, metric) for folder in folders],
     }
 
 
-def curve(path: Path) -> dict[str, list[int | float]]:
-    """Steps, mean return and success rate while training, at no more than ``CURVE_POINTS`` points."""
-    rows = [row for row in read_metrics(path) if "rollout/ep_rew_mean" in row]
-    chosen = np.unique(np.linspace(0, max(len(rows) - 1, 0), CURVE_POINTS).astype(int)).tolist()
+def in_rows(metric: str) -> bool:
+    """Whether a metric is one of the training's rows, which SB3 names ``group/name``, and not of the evaluation."""
+    return "/" in metric
+
+
+def last_value(folder: Path, metric: str) -> float:
+    """What a run has come to: a number of its evaluation, or of its last row of metrics that has it.
+
+    Raises:
+        RunError: there is none; names what there is.
+    """
+    if not in_rows(metric):
+        value = json.loads((folder / EVALUATION).read_text())[metric]
+        if value is None:
+            raise RunError(
+                f"{folder / EVALUATION} has no {metric}: its environment does not say whether an episode succeeded; "
+                "claim.metric=mean_reward is always there"
+            )
+        return float(value)
+    rows = read_metrics(folder / METRICS)
+    values = [row[metric] for row in rows if metric in row]
+    if not values or values[-1] is None:
+        found = "is not finite at the end" if values else f"is in no row; there are: {', '.join(sorted(set().union(*rows)))}"
+        raise RunError(f"{metric} {found} ({folder / METRICS})")
+    return float(values[-1])
+
+
+def curve(path: Path, metric: str) -> dict[str, list[int | float]]:
+    """Steps, mean return, success rate and the claim's metric while training, at no more than ``CURVE_POINTS`` points."""
     keys = {"step": "step", "return": "rollout/ep_rew_mean", "success_rate": "rollout/success_rate"}
+    keys |= {metric: metric} if in_rows(metric) else {}
+    needed = {"rollout/ep_rew_mean", keys.get(metric, "step")}
+    rows = [row for row in read_metrics(path) if all(row.get(name) is not None for name in needed)]
+    chosen = np.unique(np.linspace(0, max(len(rows) - 1, 0), CURVE_POINTS).astype(int)).tolist()
     return {name: [round(rows[index][key], 4) for index in chosen] for name, key in keys.items() if rows and key in rows[-1]}
 
 

@@ -25,10 +25,17 @@ class SaliencyConfig:
 
 @dataclass
 class ClaimConfig:
-    """What an experiment claims: that ``metric`` of ``evaluation.json`` reaches ``goal`` with every seed."""
+    """What an experiment claims: that ``metric`` reaches ``goal`` with every seed.
+
+    Attributes:
+        metric: a number of ``evaluation.json``, or one of the training's rows (``train/loss``, say), of which the last counts.
+        goal: none for a baseline.
+        at_most: whether the goal is reached from above, as that of an error.
+    """
 
     metric: str = MISSING
     goal: float | None = None
+    at_most: bool = False
 
 
 @dataclass
@@ -46,6 +53,7 @@ class TrainConfig:
     threads: int = MISSING
     progress_bar: bool = MISSING
     log_interval: int = MISSING
+    normalize_reward: bool = MISSING
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     saliency: SaliencyConfig = field(default_factory=SaliencyConfig)
     claim: ClaimConfig | None = None

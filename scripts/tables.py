@@ -13,7 +13,8 @@ def results_table(reports: Sequence[dict[str, Any]]) -> str:
     """A Markdown table, a row an experiment."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     for report in reports:
-        goal = "baseline" if report["goal"] is None else f"≥ {report['goal']:g}: {'met' if report['met'] else 'missed'}"
+        sign = "≤" if report.get("at_most") else "≥"
+        goal = "baseline" if report["goal"] is None else f"{sign} {report['goal']:g}: {'met' if report['met'] else 'missed'}"
         cells = (
             f"`{report['experiment']}`",
             report["metric"].replace("_", " "),
@@ -54,17 +55,25 @@ def picture_link(family: Family, picture: str | None) -> str:
 
 def benchmark_section(name: str, report: dict[str, Any]) -> str:
     """A Markdown table of a benchmark's rows, and the command that measures them."""
-    lines = ["| what | unit | ours | peer | ratio | goal |", f"|{'---|' * 6}"]
+    floors = any(row.get("share") is not None for row in report["rows"])
+    columns = ["what", "unit", "ours", "peer", "ratio", "goal", *(["of the arithmetic's floor"] if floors else [])]
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in report["rows"]:
-        peer = "" if row["peer"] is None else f"{row['peer']:,.0f} ({row['peer_name']})"
+        peer = "" if row["peer"] is None else f"{figure(row['peer'])} ({row['peer_name']})"
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.1f}x"
         goal = "" if row["goal"] is None else f"{row['goal']}: {'met' if row['met'] else 'missed'}"
-        lines.append(f"| {row['name']} | {row['unit']} | {row['ours']:,.0f} | {peer} | {ratio} | {goal} |")
+        share = [] if not floors else ["" if row["share"] is None else f"{row['share']:.0%}"]
+        lines.append(f"| {' | '.join([row['name'], row['unit'], figure(row['ours']), peer, ratio, goal, *share])} |")
     command = f"python benchmarks/{name}.py --json results/benchmarks/{name}.json"
     table = "\n".join(lines)
     return (
         f"### {name.replace('_', ' ').capitalize()}\n\n{table}\n\n```bash\n{command}\n```\n\nMeasured on: {describe(report)}.\n"
     )
+
+
+def figure(value: float) -> str:
+    """A whole number, or three digits where that is more."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def describe(report: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 from saccade.agents import InvalidExperienceError
 from saccade.envs import WrongExperienceError
 from saccade.saliency import SaliencyCallback
-from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set_threads
+from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set_threads, training_env
 from saccade.scripts.command import RunError, run_command
 from saccade.scripts.evaluate import evaluate, write_evaluation
 from saccade.scripts.run_folder import CHECKPOINT, CONFIG, METRICS, MetricsWriter, default_name, reserve_run_folder
@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> None:
     choices = dict(HydraConfig.get().runtime.choices)
     drop_foreign_kwargs(cfg, HydraConfig.get().overrides.task)
     set_threads(cfg)
-    env = make_env(cfg)
+    env = training_env(cfg)
     model = make_agent(cfg, env)
     name = cfg.name or default_name(choices["agent"], choices["policy"], cfg.env.id, cfg.seed)
     folder = reserve_run_folder(cfg.runs, name)

@@ -58,7 +58,8 @@ def test_every_policy_takes_steps(policy: str) -> None:
 
 @pytest.mark.parametrize("agent", choices("agent"))
 def test_every_agent_takes_steps(agent: str) -> None:
-    assert saccade("train", *TINY, f"agent={agent}", "policy=mlp" if agent == "dqn" else "policy=glimpse") == 0
+    needs = {"dqn": ["policy=mlp"], "policy_evaluation": ["policy=mlp", "env=corridor"]}
+    assert saccade("train", *TINY, f"agent={agent}", *needs.get(agent, ["policy=glimpse"])) == 0
 
 
 @pytest.mark.parametrize("env", choices("env"))

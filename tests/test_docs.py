@@ -152,7 +152,7 @@ def test_arguments_come_from_signature_and_docstring() -> None:
     table = arguments_table("saccade.agents.PQN")
     assert "| `policy` | required | a policy class or an alias: `MlpPolicy`" in table
     assert "| `q_lambda` | `0.95` | `λ` of the targets. |" in table
-    assert "| `exploration_final_eps` | `0.02` | see `exploration_initial_eps` |" in table
+    assert "| `exploration_final_eps` | `0.02` | ε at the end. |" in table
     assert "_init_setup_model" not in table
 
 

@@ -1,6 +1,7 @@
 """Finding, making and listing environments; and what is said when that fails."""
 
 from collections.abc import Iterator
+from importlib import import_module
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,7 @@ from saccade.envs import (
     register_task,
     registry,
 )
+from saccade.envs.registry import PROVIDERS
 
 CONFIGS = sorted((ROOT / "conf/env").glob("*.yaml"))
 CATCH = "saccade/Catch-v0"
@@ -42,6 +44,8 @@ gymnasium.register("zoo/Parrot-v3", "gymnasium.envs.classic_control:CartPoleEnv"
 
 @pytest.fixture(autouse=True)
 def untouched_registry() -> Iterator[None]:
+    for provider in set(PROVIDERS.values()):
+        import_module(provider)  # once: a second import would register nothing
     before = dict(gym.registry)
     yield
     gym.registry.clear()

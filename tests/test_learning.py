@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from commands import saccade
 from saccade.agents import PQN
@@ -45,3 +46,11 @@ def test_the_main_job_learns_to_catch_and_where_to_look(seed: int) -> None:
     folder = train(f"seed={seed}")
     assert json.loads((folder / "evaluation.json").read_text())["success_rate"] >= 0.90
     assert paddle_seen_last(folder) >= 0.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["cartpole_dqn", "cartpole_r2d2", "poc_memory_ppo_gru"])
+def test_a_claim_holds_anew(experiment: str) -> None:
+    folder = train(f"experiment={experiment}", "seed=0")
+    claim = OmegaConf.load(folder / "config.yaml").claim
+    assert json.loads((folder / "evaluation.json").read_text())[claim.metric] >= claim.goal

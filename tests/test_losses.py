@@ -2,16 +2,24 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from stable_baselines3.common import utils
 
 from saccade.agents.losses import (
     chosen,
+    clipped_value_loss,
+    explained_variance,
+    greedy_values,
     lambda_returns,
     masked_mean,
+    n_step_returns,
     policy_gradient_loss,
     q_lambda_targets,
+    rescale,
     squared_error,
+    unscale,
 )
 
 T, B, A = 7, 5, 3
@@ -157,3 +165,102 @@ def test_golden_values_of_the_clip(ratio: float, advantage: float, loss: float, 
     if slope is not None:
         (by_log_prob,) = torch.autograd.grad(value.sum(), log_prob)
         assert by_log_prob.item() / ratio == pytest.approx(slope)
+
+
+# Actor-critic losses.
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.3, 0.95, 1.0])
+def test_lambda_returns_less_values_are_generalised_advantages(lambda_: float) -> None:
+    """Schulman et al. 2016, eq. 16: ``A_t = Σ (γλ)^l δ_{t+l}``, to the end of the episode."""
+    r, discount, _ = trajectory()
+    v = torch.randn(T + 1, B, dtype=torch.float64)
+    advantages = lambda_returns(r, discount, v[1:], lambda_) - v[:-1]
+    for lane in range(B):
+        for t in range(T):
+            total, weight = 0.0, 1.0
+            for k in range(t, T):
+                delta = float(r[k, lane] + discount[k, lane] * v[k + 1, lane] - v[k, lane])
+                total += weight * delta
+                weight *= lambda_ * float(discount[k, lane])
+            assert advantages[t, lane].item() == pytest.approx(total, abs=1e-9)
+
+
+@pytest.mark.parametrize("clip_range", [0.05, 0.2])
+def test_the_clipped_objective_element_by_element(clip_range: float) -> None:
+    log_prob, old, advantage = torch.randn(3, T, B, dtype=torch.float64)
+    loss = policy_gradient_loss(log_prob, old, advantage, clip_range)
+    clipped = 0
+    for t in range(T):
+        for lane in range(B):
+            ratio, a = math.exp(log_prob[t, lane] - old[t, lane]), float(advantage[t, lane])
+            bounded = min(max(ratio, 1 - clip_range), 1 + clip_range)
+            clipped += bounded * a < ratio * a
+            assert loss[t, lane].item() == pytest.approx(-min(ratio * a, bounded * a))
+    assert 0 < clipped < T * B
+
+
+@pytest.mark.parametrize("clip_range", [None, 0.1, 1.0])
+def test_the_clipped_value_loss_is_sb3s(clip_range: float | None) -> None:
+    value, old, target = torch.randn(3, T, B, dtype=torch.float64)
+    bounded = value if clip_range is None else old + torch.clamp(value - old, -clip_range, clip_range)
+    ours = clipped_value_loss(value.requires_grad_(), old, target, clip_range)
+    torch.testing.assert_close(ours.mean(), torch.nn.functional.mse_loss(target, bounded))
+    (gradient,) = torch.autograd.grad(ours.sum(), value)
+    free = torch.ones(T, B, dtype=torch.bool) if clip_range is None else (value - old).abs() < clip_range
+    torch.testing.assert_close(gradient, torch.where(free, 2 * (value - target), 0.0).detach())
+
+
+def test_explained_variance_is_sb3s() -> None:
+    predicted, target = torch.randn(2, T, B)
+    assert explained_variance(predicted, target) == pytest.approx(
+        utils.explained_variance(predicted.numpy().flatten(), target.numpy().flatten()), rel=1e-5
+    )
+    assert explained_variance(target, target) == 1
+    assert explained_variance(torch.full((T, B), 3.0), target) == pytest.approx(0, abs=1e-6)
+    assert math.isnan(explained_variance(predicted, torch.ones(T, B)))
+
+
+# Returns and values of replaying agents.
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, T, T + 4])
+def test_n_step_returns_are_their_definition(n: int) -> None:
+    r, discount, v = trajectory()
+    returns = n_step_returns(r, discount, v, n)
+    assert returns.shape == (T, B)
+    for lane in range(B):
+        rewards, discounts, values = (part[:, lane].tolist() for part in (r, discount, v))
+        for t in range(T):
+            expected = slow_n_step(rewards[t:], discounts[t:], values[t:], n)
+            assert returns[t, lane].item() == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-3, 0.1])
+def test_rescaling_is_undone(epsilon: float) -> None:
+    magnitudes = torch.logspace(-6, 5, 89, dtype=torch.float64)
+    x = torch.cat([-magnitudes.flip(0), torch.zeros(1, dtype=torch.float64), magnitudes])
+    h = torch.sign(x) * ((x.abs() + 1).sqrt() - 1) + epsilon * x
+    torch.testing.assert_close(rescale(x, epsilon), h)
+    torch.testing.assert_close(unscale(rescale(x, epsilon), epsilon), x, rtol=1e-9, atol=1e-12)
+    assert (rescale(x, epsilon).diff() > 0).all()
+    single = x.float()
+    torch.testing.assert_close(rescale(single, epsilon), h.float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(unscale(h.float(), epsilon), single, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(unscale(rescale(single, epsilon), epsilon), single, rtol=1e-5, atol=0)
+
+
+def test_golden_values_of_rescaling() -> None:
+    assert rescale(torch.tensor([3.0, -8.0, 0.0]), 0.5).tolist() == [2.5, -6, 0]
+    assert unscale(torch.tensor([2.5, -6.0, 0.0]), 0.5).tolist() == pytest.approx([3, -8, 0])
+
+
+def test_double_q_learning_takes_the_value_of_the_action_that_another_likes() -> None:
+    q, selector = torch.randn(2, T, B, A)
+    values = greedy_values(q, selector)
+    for t in range(T):
+        for lane in range(B):
+            assert values[t, lane] == q[t, lane, int(np.argmax(selector[t, lane].numpy()))]
+    assert torch.equal(greedy_values(q, q), q.amax(-1))
+    assert (values <= q.amax(-1)).all()
+    assert (values < q.amax(-1)).any()

@@ -1,0 +1,133 @@
+"""Networks of one shape side by side, in one node of autograd's graph.
+
+Small networks cost what their operations cost to start: so there is one batched product a layer instead of one a network, and
+the gradient is written out. Shapes: ``C`` copies, ``N`` rows, ``D`` inputs, ``H`` hidden, ``O`` outputs.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def tanh_(x: Tensor) -> Tensor:
+    """Hyperbolic tangent in place. On a CPU it is numpy's: 2 µs for 8,192 numbers, torch's takes 18."""
+    if x.device.type != "cpu" or x.dtype not in {torch.float32, torch.float64}:
+        return x.tanh_()
+    numbers = x.numpy()
+    np.tanh(numbers, out=numbers)
+    return x
+
+
+class Activation(NamedTuple):
+    """A function in place, and the gradient by its input from the one by its output and that output."""
+
+    apply_: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+ACTIVATIONS: dict[type[nn.Module], Activation] = {
+    nn.Tanh: Activation(tanh_, torch.ops.aten.tanh_backward),
+    nn.ReLU: Activation(torch.relu_, lambda gradient, output: torch.ops.aten.threshold_backward(gradient, output, 0)),
+}
+"""Those whose gradient is known here; with any other a network is left to autograd."""
+
+
+class StackedMLP(nn.Module):
+    """Several multilayer perceptrons of one shape, side by side: one batched product a layer instead of one a network.
+
+    Args:
+        copies: ``C``, how many.
+        inputs: ``D``.
+        widths: of the hidden layers; the last is the number of outputs.
+        activation_fn: after every layer.
+        gain: of the orthogonal initialisation.
+    """
+
+    def __init__(self, copies: int, inputs: int, widths: Sequence[int], activation_fn: type[nn.Module], gain: float) -> None:
+        super().__init__()
+        self.activation = activation_fn()
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for before, after in pairwise([inputs, *widths]):
+            weight = torch.empty(copies, before, after)
+            for one in weight:
+                nn.init.orthogonal_(one.t(), gain)
+            self.weights.append(weight)
+            self.biases.append(torch.zeros(copies, 1, after))
+
+    def forward(self, inputs: Float[Tensor, "C N D"]) -> Float[Tensor, "C N H"]:
+        """A batch for each copy."""
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            inputs = self.activation(torch.baddbmm(bias, inputs, weight))
+        return inputs
+
+    def read_out(self, inputs: Float[Tensor, "C N D"], layers: Sequence[nn.Linear]) -> tuple[Tensor, ...]:
+        """What a linear layer for each copy reads off it, ``[N, O]`` each.
+
+        The gradient has no derivative of its own (``create_graph=True``), unless the activation is an unusual one.
+        """
+        activation = ACTIVATIONS.get(type(self.activation))
+        if activation is None:
+            return tuple(layer(hidden) for layer, hidden in zip(layers, self(inputs), strict=True))
+        # ParameterList's own iteration looks every name up again, 10 µs in all.
+        hidden = (*self.weights._parameters.values(), *self.biases._parameters.values())
+        parameters = (*hidden, *(layer.weight for layer in layers), *(layer.bias for layer in layers))
+        if not torch.is_grad_enabled():
+            return _forward(activation, inputs, parameters)[0]
+        return cast("tuple[Tensor, ...]", ReadOut.apply(activation, inputs, *parameters))  # type: ignore[no-untyped-call]
+
+
+class ReadOut(torch.autograd.Function):
+    """:meth:`StackedMLP.read_out` with its gradient: parameters are weights, biases, and those of the layers that read."""
+
+    @staticmethod
+    def forward(ctx: Any, activation: Activation, inputs: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        """One output for each copy."""
+        outputs, hidden = _forward(activation, inputs, parameters)
+        ctx.activation, ctx.depth = activation, len(hidden) - 1
+        ctx.save_for_backward(*hidden, *parameters)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        """By inputs and parameters.
+
+        Raises:
+            RuntimeError: a gradient that can itself be differentiated is asked for (``create_graph=True``).
+        """
+        if torch.is_grad_enabled():
+            raise RuntimeError("the gradient of StackedMLP.read_out has no derivative (create_graph=True); call its layers instead")
+        depth = ctx.depth
+        hidden, parameters = ctx.saved_tensors[: depth + 1], ctx.saved_tensors[depth + 1 :]
+        weights, readers = parameters[:depth], parameters[2 * depth : 2 * depth + len(gradients)]
+        by_hidden = torch.empty_like(hidden[-1])
+        for by_output, reader, row in zip(gradients, readers, by_hidden.unbind(), strict=True):
+            torch.mm(by_output, reader, out=row)
+        by_readers = [by_output.t().mm(last) for by_output, last in zip(gradients, hidden[-1].unbind(), strict=True)]
+        by_reader_biases = [by_output.sum(dim=0) for by_output in gradients]
+        by_weights, by_biases = [], []
+        for layer in reversed(range(depth)):
+            before_activation = ctx.activation.backward(by_hidden, hidden[layer + 1])
+            by_biases.append(before_activation.sum(dim=1, keepdim=True))
+            by_weights.append(hidden[layer].mT.bmm(before_activation))
+            if layer > 0 or ctx.needs_input_grad[1]:
+                by_hidden = before_activation.bmm(weights[layer].mT)
+        by_inputs = by_hidden if ctx.needs_input_grad[1] else None
+        return None, by_inputs, *by_weights[::-1], *by_biases[::-1], *by_readers, *by_reader_biases
+
+
+def _forward(activation: Activation, inputs: Tensor, parameters: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], list[Tensor]]:
+    """The outputs ``C`` times ``[N, O]``, and inputs and hidden layers ``[C, N, H]``."""
+    copies = len(inputs)
+    depth = len(parameters) // 2 - copies
+    hidden = [inputs]
+    for weight, bias in zip(parameters[:depth], parameters[depth : 2 * depth], strict=True):
+        hidden.append(activation.apply_(torch.baddbmm(bias, hidden[-1], weight)))
+    readers, biases = parameters[2 * depth : 2 * depth + copies], parameters[2 * depth + copies :]
+    rows = zip(hidden[-1].unbind(), readers, biases, strict=True)
+    return tuple(nn.functional.linear(row, weight, bias) for row, weight, bias in rows), hidden
