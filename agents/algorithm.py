@@ -161,9 +161,8 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
 
     def look(self, observations: Observations, episode_starts: Tensor) -> CoreOutput:
         """The core's output for what is seen now, ``[1, B, ...]``; its state becomes the last state. In inference mode."""
-        core = self.policy.encode(
-            map_observations(lambda part: part[None], observations), self._last_state, episode_starts[None]
-        )
+        one_step = map_observations(lambda part: part[None], observations)
+        core = self.policy.encode(one_step, self._last_state, episode_starts[None])
         self._last_state = core.state
         return core
 

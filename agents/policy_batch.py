@@ -12,6 +12,9 @@ from saccade.agents.rollout import Rollout
 from saccade.policies.core import State, map_state
 from saccade.policies.policy import Observations, map_observations
 
+AT_ONCE = 16
+"""Minibatches of single steps that are picked together: looking each column up for each takes as long as a small layer."""
+
 
 @dataclass
 class Judgement:
@@ -107,8 +110,27 @@ class PolicyBatch:
     def minibatches(self, sequences_each: int) -> Iterator["PolicyBatch"]:
         """All sequences once, in random order; the last minibatch has what is left."""
         order = torch.randperm(self.n_sequences, device=self.returns.device)
-        for index in order.split(sequences_each):
-            yield self.pick(index)
+        # Single steps are picked for several minibatches at once, whose parts then lie one after another in memory.
+        at_once = AT_ONCE if len(self.returns) == 1 else 1
+        for index in order.split(at_once * sequences_each):
+            yield from self.pick(index).split(sequences_each)
+
+    def split(self, sequences_each: int) -> Iterator["PolicyBatch"]:
+        """Parts of ``sequences_each``, the last one of what is left; they share memory with the whole."""
+
+        def parts(tensor: Tensor) -> Any:
+            return iter(tensor.split(sequences_each, dim=1))
+
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor) and name != "observations"}
+        rows = {name: parts(value) for name, value in tensors.items()}
+        observations = map_observations(parts, self.observations)
+        state = map_state(lambda leaf: iter(leaf.split(sequences_each)), self.state)
+        for _ in range(0, self.n_sequences, sequences_each):
+            yield PolicyBatch(
+                **{name: next(row) for name, row in rows.items()},
+                observations=map_observations(next, observations),
+                state=map_state(next, state),
+            )
 
     def replay(self) -> Float[Tensor, "L N K"] | None:
         """The recorded decisions; ``None`` if the core takes none."""

@@ -32,6 +32,9 @@ SEQUENCE = 32
 METRICS = ("value_loss", "policy_gradient_loss", "entropy", "approx_kl", "clip_fraction")
 """The means that :class:`PPOLoss` gives."""
 
+MEASURE_EVERY = 8
+"""Minibatches from one whose terms are measured to the next."""
+
 
 class PPO(SequenceAlgorithm):
     """SB3's PPO with memory, attention and action masks; on a core without memory it is SB3's PPO.
@@ -67,6 +70,7 @@ class PPO(SequenceAlgorithm):
     policy: ActorCriticPolicy
     judgement: Judgement
     action_masks: ActionMasks
+    measuring = True  # whether the loss says what it consists of
 
     def __init__(
         self,
@@ -174,11 +178,11 @@ class PPO(SequenceAlgorithm):
         scores = self.policy.score(output.parameters, batch.actions, batch.masks if self.action_masks.known else None)
         progress = self._current_progress_remaining
         value_clip = None if self.value_clip_schedule is None else self.value_clip_schedule(progress)
-        objective = Objective(self.clip_schedule(progress), value_clip, self.ent_coef, self.vf_coef)
+        objective = Objective(self.clip_schedule(progress), value_clip, self.ent_coef, self.vf_coef, self.measuring)
         recorded = Recorded(batch.log_probs, batch.values, self.advantages(batch.advantages), batch.returns)
         entropy = scores.entropy if self.ent_coef else scores.entropy.detach()
         loss, means = PPOLoss.apply(scores.log_prob, entropy, output.value, recorded, objective)  # type: ignore[no-untyped-call]
-        metrics = dict(zip(METRICS, means.unbind(), strict=True))
+        metrics = {} if means is None else dict(zip(METRICS, means.unbind(), strict=True))
         if core.cost is None and core.decision is None:
             return LossTerms(loss, metrics)  # nothing to add, which takes as long as a small layer
         extra = core_terms(
@@ -191,7 +195,7 @@ class PPO(SequenceAlgorithm):
         if not self.normalize_advantage or advantages.numel() < 2:
             return advantages
         spread, mean = torch.std_mean(advantages)
-        return (advantages - mean) / (spread + 1e-8)
+        return (advantages - mean).div_(spread.add_(1e-8))
 
     def first_batch(self, env: VecEnv, callback: BaseCallback) -> PolicyBatch:
         """A whole rollout, as sequences."""
@@ -225,9 +229,14 @@ class PPO(SequenceAlgorithm):
         self.logger.record("train/clip_range", self.clip_schedule(self._current_progress_remaining))
 
     def one_epoch(self, batch: PolicyBatch) -> bool:
-        """One pass; false where ``target_kl`` ended it."""
-        for minibatch in batch.minibatches(max(1, self.batch_size // self.state_every)):
+        """One pass; false where ``target_kl`` ended it.
+
+        Without ``target_kl``, which needs it, the divergence and the other terms are measured in every eighth minibatch only.
+        """
+        for index, minibatch in enumerate(batch.minibatches(max(1, self.batch_size // self.state_every))):
+            self.measuring = self.target_kl is not None or index % MEASURE_EVERY == 0
             terms = self.loss(minibatch)
+            self.measuring = True
             if self.target_kl is not None and float(terms.metrics["approx_kl"]) > 1.5 * self.target_kl:
                 return False
             self.updater.step(terms)

@@ -19,12 +19,14 @@ class Objective(NamedTuple):
         clip_range_vf: how far a value may move from what it was; ``None`` for no limit.
         ent_coef: weight of the entropy bonus.
         vf_coef: weight of the value's loss.
+        measure: whether to say more than the loss.
     """
 
     clip_range: float
     clip_range_vf: float | None
     ent_coef: float
     vf_coef: float
+    measure: bool = True
 
 
 class Recorded(NamedTuple):
@@ -47,33 +49,35 @@ class PPOLoss(torch.autograd.Function):
         value: Float[Tensor, "L N"],
         recorded: Recorded,
         objective: Objective,
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, " 5"]]:
-        """The loss; and the means of value loss, policy loss, entropy, estimated divergence and share of clipped ratios."""
-        clip_range, clip_range_vf, ent_coef, vf_coef = objective
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " 5"] | None]:
+        """The loss; and the means of value loss, policy loss, entropy, estimated divergence and share of clipped ratios.
+
+        The means are only taken if the objective is to be measured, for they cost as much as the loss.
+        """
+        clip_range, clip_range_vf, ent_coef, vf_coef, measure = objective
         log_ratio = log_prob - recorded.log_probs
         ratio = log_ratio.exp()
-        change = ratio - 1
         free = ratio * recorded.advantages
         kept = torch.minimum(free, ratio.clamp(1 - clip_range, 1 + clip_range) * recorded.advantages)
-        error = value - recorded.returns
-        slope = error
+        error = slope = value - recorded.returns
         if clip_range_vf is not None:
             moved = value - recorded.values
             clamped = moved.clamp(-clip_range_vf, clip_range_vf)
             error = recorded.values + clamped - recorded.returns
             slope = torch.where(moved == clamped, error, 0)
+        losses = error.square().mul_(vf_coef).sub_(kept)
+        loss = (losses.sub_(entropy, alpha=ent_coef) if ent_coef else losses).mean()
+        # d ratio / d log_prob = ratio; where the clipped ratio is the smaller term, it is constant.
+        ctx.save_for_backward((kept * (free == kept)).mul_(-1 / free.numel()), slope * (2 * vf_coef / free.numel()))
+        ctx.entropy_slope = -ent_coef / free.numel()
+        ctx.set_materialize_grads(False)
+        if not measure:
+            return loss, None
+        change = ratio - 1
         # Schulman's estimate of the divergence from the policy that acted, http://joschu.net/blog/kl-approx.html
         terms = (error.square(), -kept, entropy, change - log_ratio, (change.abs() > clip_range).to(error.dtype))
         means = torch.stack(terms).flatten(1).mean(dim=1)
-        value_loss, policy_loss, entropy_mean, *_ = means.unbind()
-        loss = torch.add(policy_loss, value_loss, alpha=vf_coef)
-        if ent_coef:
-            loss = loss.sub_(entropy_mean, alpha=ent_coef)
-        # d ratio / d log_prob = ratio; where the clipped ratio is the smaller term, it is constant.
-        ctx.save_for_backward(torch.where(free == kept, free, 0).mul_(-1 / free.numel()), slope * (2 * vf_coef / free.numel()))
-        ctx.entropy_slope = -ent_coef / free.numel()
         ctx.mark_non_differentiable(means)
-        ctx.set_materialize_grads(False)
         return loss, means
 
     @staticmethod

@@ -67,7 +67,7 @@ class Updater:
             self.policy.optimizer.step()
         else:
             self.skipped += 1
-        for name, value in {"loss": terms.loss.detach(), "grad_norm": norm, **terms.metrics}.items():
+        for name, value in (("loss", terms.loss.detach()), ("grad_norm", norm), *terms.metrics.items()):
             self._sums[name].append(value)
 
     def log(self, logger: Logger) -> None:

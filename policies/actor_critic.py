@@ -1,7 +1,7 @@
 """The policy of actor-critic agents: torso, core, and two heads, one for the actions and one for the value."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from saccade.policies.adam import FusedAdam
 from saccade.policies.core import CoreOutput, State
 from saccade.policies.distributions import Scores, action_distribution
-from saccade.policies.policy import CorePolicy, Observations
+from saccade.policies.policy import CorePolicy, Observations, map_observations
+from saccade.policies.recurrent import FeedForward
 from saccade.policies.stacked_mlp import StackedMLP
 from saccade.policies.torso import NATURE_PIXELS, default_torso
 from saccade.policies.twin import Twin
@@ -52,13 +53,14 @@ class ActorCriticHead(nn.Module):
             nn.init.orthogonal_(layer.weight, scale)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, features: Float[Tensor, "2 N D"]) -> ActorCriticOutput:
+    def forward(self, features: Float[Tensor, "2 *batch D"]) -> ActorCriticOutput:
         """From what the actions read and what the value reads."""
+        networks = cast("list[StackedMLP]", list(self.hidden))
         layers = (self.action, self.value)
-        if len(self.hidden) == 1:
-            parameters, value = self.hidden[0].read_out(features, layers)
+        if len(networks) == 1:
+            parameters, value = networks[0].read_out(features, layers)
         else:
-            parts = zip(self.hidden, features, layers, strict=True)
+            parts = zip(networks, features, layers, strict=True)
             parameters, value = (network.read_out(part[None], [layer])[0] for network, part, layer in parts)
         return ActorCriticOutput(parameters, value.squeeze(-1))
 
@@ -117,19 +119,41 @@ class ActorCriticPolicy(CorePolicy):
 
     def build_heads(self) -> None:
         """The distribution over actions, and the head."""
+        is_vector = isinstance(self.observation_space, gym.spaces.Box) and len(self.observation_space.shape) == 1
+        self._is_plain = is_vector and type(self.features_extractor) is FlattenExtractor and self.norm is None
+        self._is_plain = self._is_plain and not self.mixed_precision
         self.distribution = action_distribution(self.action_space, self._log_std_init)
         self.separate = isinstance(self.core, Twin)
         size = self.core.features_dim // 2 if self.separate else self.core.features_dim
         widths = (self._widths["pi"], self._widths["vf"])
         self.head = ActorCriticHead(size, self.distribution.n_parameters, *widths, self._activation_fn)
 
+    def extract(self, observations: Observations) -> Tensor:
+        """As :meth:`CorePolicy.extract`, past a torso that leaves vectors as they are, which takes as long as a small layer."""
+        if self._is_plain and isinstance(observations, Tensor) and observations.dtype == self.dtype:
+            torso = self.features_extractor
+            if not (torso._forward_pre_hooks or torso._forward_hooks or torso._backward_hooks):
+                return observations
+        return super().extract(observations)
+
+    def encode(
+        self,
+        observations: Observations,
+        state: State,
+        episode_starts: Bool[Tensor, "T B"],
+        replay: Float[Tensor, "T B K"] | None = None,
+        deterministic: bool = False,
+    ) -> CoreOutput:
+        """As :meth:`CorePolicy.encode`, past a core that does nothing, which takes as long as a small network."""
+        if type(self.core) is not FeedForward:
+            return super().encode(observations, state, episode_starts, replay, deterministic)
+        features = self.extract(map_observations(lambda part: part.flatten(0, 1), observations))
+        return CoreOutput(features.unflatten(0, episode_starts.shape), state)
+
     def read(self, features: Float[Tensor, "*batch D"]) -> ActorCriticOutput:
         """The head's outputs for core features ``[..., D]``."""
-        shape = features.shape[:-1]
-        flat = features.reshape(-1, features.shape[-1])
-        both = flat.unflatten(-1, (2, -1)).transpose(0, 1) if self.separate else flat.expand(2, -1, -1)
-        output = self.head(both)
-        return ActorCriticOutput(output.parameters.reshape(*shape, -1), output.value.reshape(shape))
+        both = features.unflatten(-1, (2, -1)).movedim(-2, 0) if self.separate else features.expand(2, *features.shape)
+        return cast("ActorCriticOutput", self.head(both))
 
     def value(self, features: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch"]:
         """State values from core features."""

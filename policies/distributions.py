@@ -73,13 +73,13 @@ class CategoricalScores(torch.autograd.Function):
         log_probs = logits.log_softmax(dim=-1)
         probs = log_probs.exp()
         index = actions.unsqueeze(-1)
-        entropy = (probs * log_probs).sum(dim=-1).neg_()
+        entropy = torch.special.entr(probs).sum(dim=-1)
         ctx.save_for_backward(log_probs, probs, index, entropy)
         ctx.set_materialize_grads(False)
         return log_probs.gather(-1, index).squeeze(-1), entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
         """By logits: ``1[a] - p`` of a log-probability, ``-p (log p + H)`` of the entropy ``H``.
 
         Raises:
@@ -89,12 +89,13 @@ class CategoricalScores(torch.autograd.Function):
             raise RuntimeError("the gradient of categorical scores has no derivative (create_graph=True)")
         log_probs, probs, index, entropy = ctx.saved_tensors
         by_log_prob, by_entropy = gradients
-        by_logits = torch.zeros_like(probs)
+        by_logits = None
         if by_log_prob is not None:
             by_log_prob = by_log_prob.unsqueeze(-1)
             by_logits = (by_log_prob * probs).neg_().scatter_add_(-1, index, by_log_prob)
         if by_entropy is not None:
-            by_logits = by_logits - by_entropy.unsqueeze(-1) * probs * (log_probs + entropy.unsqueeze(-1))
+            by_entropy = (by_entropy.unsqueeze(-1) * probs).mul_(log_probs + entropy.unsqueeze(-1)).neg_()
+            by_logits = by_entropy if by_logits is None else by_logits.add_(by_entropy)
         return by_logits, None
 
 

@@ -31,8 +31,8 @@ class Activation(NamedTuple):
 
 
 ACTIVATIONS: dict[type[nn.Module], Activation] = {
-    nn.Tanh: Activation(tanh_, torch.ops.aten.tanh_backward),
-    nn.ReLU: Activation(torch.relu_, lambda gradient, output: torch.ops.aten.threshold_backward(gradient, output, 0)),
+    nn.Tanh: Activation(tanh_, torch.ops.aten.tanh_backward.default),
+    nn.ReLU: Activation(torch.relu_, lambda slope, output: torch.ops.aten.threshold_backward.default(slope, output, 0)),
 }
 """Those whose gradient is known here; with any other a network is left to autograd."""
 
@@ -66,17 +66,19 @@ class StackedMLP(nn.Module):
             inputs = self.activation(torch.baddbmm(bias, inputs, weight))
         return inputs
 
-    def read_out(self, inputs: Float[Tensor, "C N D"], layers: Sequence[nn.Linear]) -> tuple[Tensor, ...]:
-        """What a linear layer for each copy reads off it, ``[N, O]`` each.
+    def read_out(self, inputs: Float[Tensor, "C *batch D"], layers: Sequence[nn.Linear]) -> tuple[Tensor, ...]:
+        """What a linear layer for each copy reads off it, ``[..., O]`` each; hooks of those layers are not called.
 
         The gradient has no derivative of its own (``create_graph=True``), unless the activation is an unusual one.
         """
         activation = ACTIVATIONS.get(type(self.activation))
         if activation is None:
-            return tuple(layer(hidden) for layer, hidden in zip(layers, self(inputs), strict=True))
+            outputs = self(inputs.reshape(len(inputs), -1, inputs.shape[-1]))
+            outputs = outputs.view(*inputs.shape[:-1], -1)
+            return tuple(layer(hidden) for layer, hidden in zip(layers, outputs, strict=True))
         # ParameterList's own iteration looks every name up again, 10 µs in all.
         hidden = (*self.weights._parameters.values(), *self.biases._parameters.values())
-        parameters = (*hidden, *(layer.weight for layer in layers), *(layer.bias for layer in layers))
+        parameters = cast("Sequence[Tensor]", (*hidden, *(one.weight for one in layers), *(one.bias for one in layers)))
         if not torch.is_grad_enabled():
             return _forward(activation, inputs, parameters)[0]
         return cast("tuple[Tensor, ...]", ReadOut.apply(activation, inputs, *parameters))  # type: ignore[no-untyped-call]
@@ -89,8 +91,9 @@ class ReadOut(torch.autograd.Function):
     def forward(ctx: Any, activation: Activation, inputs: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         """One output for each copy."""
         outputs, hidden = _forward(activation, inputs, parameters)
-        ctx.activation, ctx.depth = activation, len(hidden) - 1
-        ctx.save_for_backward(*hidden, *parameters)
+        ctx.activation, ctx.shape = activation, inputs.shape
+        ctx.depth = depth = len(hidden) - 1
+        ctx.save_for_backward(*hidden, *parameters[:depth], *parameters[2 * depth : -len(outputs)])  # biases are not needed
         return outputs
 
     @staticmethod
@@ -101,10 +104,10 @@ class ReadOut(torch.autograd.Function):
             RuntimeError: a gradient that can itself be differentiated is asked for (``create_graph=True``).
         """
         if torch.is_grad_enabled():
-            raise RuntimeError("the gradient of StackedMLP.read_out has no derivative (create_graph=True); call its layers instead")
-        depth = ctx.depth
-        hidden, parameters = ctx.saved_tensors[: depth + 1], ctx.saved_tensors[depth + 1 :]
-        weights, readers = parameters[:depth], parameters[2 * depth : 2 * depth + len(gradients)]
+            raise RuntimeError("the gradient of StackedMLP.read_out has no derivative (create_graph=True)")
+        depth, saved, wants_inputs = ctx.depth, ctx.saved_tensors, ctx.needs_input_grad[1]
+        hidden, weights, readers = saved[: depth + 1], saved[depth + 1 : 2 * depth + 1], saved[2 * depth + 1 :]
+        gradients = tuple(gradient.reshape(-1, gradient.shape[-1]) for gradient in gradients)
         by_hidden = torch.empty_like(hidden[-1])
         for by_output, reader, row in zip(gradients, readers, by_hidden.unbind(), strict=True):
             torch.mm(by_output, reader, out=row)
@@ -115,19 +118,20 @@ class ReadOut(torch.autograd.Function):
             before_activation = ctx.activation.backward(by_hidden, hidden[layer + 1])
             by_biases.append(before_activation.sum(dim=1, keepdim=True))
             by_weights.append(hidden[layer].mT.bmm(before_activation))
-            if layer > 0 or ctx.needs_input_grad[1]:
+            if layer > 0 or wants_inputs:
                 by_hidden = before_activation.bmm(weights[layer].mT)
-        by_inputs = by_hidden if ctx.needs_input_grad[1] else None
+        by_inputs = by_hidden.view(ctx.shape) if wants_inputs else None
         return None, by_inputs, *by_weights[::-1], *by_biases[::-1], *by_readers, *by_reader_biases
 
 
 def _forward(activation: Activation, inputs: Tensor, parameters: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-    """The outputs ``C`` times ``[N, O]``, and inputs and hidden layers ``[C, N, H]``."""
+    """The outputs ``C`` times ``[..., O]``, and inputs and hidden layers ``[C, N, H]``."""
     copies = len(inputs)
     depth = len(parameters) // 2 - copies
-    hidden = [inputs]
+    hidden = [inputs.reshape(copies, -1, inputs.shape[-1])]
     for weight, bias in zip(parameters[:depth], parameters[depth : 2 * depth], strict=True):
         hidden.append(activation.apply_(torch.baddbmm(bias, hidden[-1], weight)))
     readers, biases = parameters[2 * depth : 2 * depth + copies], parameters[2 * depth + copies :]
     rows = zip(hidden[-1].unbind(), readers, biases, strict=True)
-    return tuple(nn.functional.linear(row, weight, bias) for row, weight, bias in rows), hidden
+    shape = inputs.shape[1:-1]
+    return tuple(nn.functional.linear(row, weight, bias).view(*shape, -1) for row, weight, bias in rows), hidden

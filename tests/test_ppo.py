@@ -118,6 +118,27 @@ def counted(**arguments: Any) -> Counted:
     return model
 
 
+class Measured(PPO):
+    """Notes which minibatches are measured."""
+
+    measured: list[bool]
+
+    def loss(self, batch: PolicyBatch) -> LossTerms:
+        terms = super().loss(batch)
+        self.measured.append("approx_kl" in terms.metrics)
+        return terms
+
+
+@pytest.mark.parametrize("target_kl", [None, 100.0])
+def test_all_minibatches_are_measured_if_updates_may_end_early_and_else_every_eighth(target_kl: float | None) -> None:
+    model = ppo("MlpPolicy", memory(), Measured, n_epochs=1, batch_size=1, target_kl=target_kl)
+    assert isinstance(model, Measured)
+    model.measured = []
+    model.learn(35)
+    assert len(model.measured) > 16
+    assert model.measured == [target_kl is not None or k % 8 == 0 for k in range(len(model.measured))]
+
+
 def test_updates_end_once_the_policy_has_moved_too_far() -> None:
     free, bound = counted(), counted(target_kl=0.001)
     assert len(free.moved) == free._n_updates == 20

@@ -38,3 +38,25 @@ def test_means_are_of_the_ratios():
     _, means = PPOLoss.apply(log_prob, torch.zeros(1, 2), torch.zeros(1, 2), recorded, Objective(0.2, None, 0.0, 0.5))
     ratio = torch.tensor(0.5).exp()
     torch.testing.assert_close(means[3:], torch.stack([(ratio - 1 - 0.5) / 2, torch.tensor(0.5)]))
+
+
+@pytest.mark.parametrize("ent_coef", [0.0, 0.05])
+def test_a_loss_that_is_not_measured_is_the_same_loss(ent_coef):
+    recorded = Recorded(*(torch.randn(L, N) for _ in range(4)))
+    found = []
+    for measure in (True, False):
+        torch.manual_seed(5)
+        inputs = [torch.randn(L, N, requires_grad=True) for _ in range(3)]
+        loss, means = PPOLoss.apply(*inputs, recorded, Objective(0.2, None, ent_coef, 0.7, measure))
+        assert (means is not None) == measure
+        found.append([loss, *torch.autograd.grad(loss, inputs, allow_unused=True)])
+    for one, other in zip(*found, strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+
+
+def test_a_second_derivative_is_refused():
+    log_prob = torch.randn(L, N, requires_grad=True)
+    recorded = Recorded(*(torch.randn(L, N) for _ in range(4)))
+    loss, _ = PPOLoss.apply(log_prob, torch.zeros(L, N), torch.zeros(L, N), recorded, Objective(0.2, None, 0.0, 0.5))
+    with pytest.raises(RuntimeError, match="create_graph"):
+        torch.autograd.grad(loss, log_prob, create_graph=True)
