@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from saccade.agents.arguments import check_least, check_share
 from saccade.agents.exploration import EpsilonGreedy
 from saccade.agents.update import LossTerms
-from saccade.policies import Q_POLICIES, CoreOutput, QPolicy, State
+from saccade.policies import REPLAY_POLICIES, CoreOutput, QPolicy, State
 
 ROW_STEPS = 1000
 """The least environment steps from one row of metrics to the next, however short the episodes."""
@@ -51,7 +51,7 @@ class ReplayAlgorithm(EpsilonGreedy):
         sb3_kwargs: further arguments of SB3's ``BaseAlgorithm``.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = Q_POLICIES
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = REPLAY_POLICIES
     target: QPolicy
 
     def __init__(

@@ -2,12 +2,15 @@
 
     python benchmarks/agents.py --json FILE
 
-A unit of work is one call of ``learn`` that goes on with the training: acting, environments and updates. On Pong ours steps
+A unit of work is one call of ``learn`` that goes on with the training: acting, environments and updates. With LSTMs on CartPole
+it starts over in every turn: how long episodes are decides what a sequence costs the peer, so both have to learn the same part
+of the training. On Pong ours steps
 our own Atari environments, and the peer SB3's ``make_atari_env`` with stacked frames, as their users do; both with one thread,
 except where a row says two. Agents and ``predict`` are timed by what they use of the processor, whoever else uses it; frames
 by the clock on the wall. ``floor`` is how fast the network's multiplications alone would let an agent learn on this thread.
 """
 
+import copy
 import gc
 import time
 from collections.abc import Sequence
@@ -63,21 +66,31 @@ def pong(lanes: int, threads: int = 1) -> VecEnv:
     return make_vec_env(PONG, lanes, seed=0, kwargs={"num_threads": threads})
 
 
-def learning(agent: BaseAlgorithm, steps: int) -> harness.Work:
-    """Go on training for ``steps`` environment steps."""
+def learning(agent: BaseAlgorithm, steps: int, anew: bool = False) -> harness.Work:
+    """Go on training for ``steps`` environment steps; or, ``anew``, train for so many from the weights at the start."""
+    start = copy.deepcopy(agent.get_parameters())
 
     def work() -> int:
-        before = agent.num_timesteps
-        agent.learn(steps, reset_num_timesteps=False)
+        if anew:
+            agent.set_parameters(start)
+        before = 0 if anew else agent.num_timesteps
+        agent.learn(steps, reset_num_timesteps=anew)
         return agent.num_timesteps - before
 
     return work
 
 
 def contest(
-    task: str, peer: BaseAlgorithm, entrants: Sequence[Entrant], visits: Visits, *, steps: int, rounds: int
+    task: str,
+    peer: BaseAlgorithm,
+    entrants: Sequence[Entrant],
+    visits: Visits,
+    *,
+    steps: int,
+    rounds: int,
+    anew: bool = False,
 ) -> list[harness.Row]:
-    """A row for each of our entrants, timed in turns with their peer.
+    """A row for each of our entrants, timed in turns with their peer; ``anew``: from the start of the training in every turn.
 
     Raises:
         ValueError: an entrant's network has another number of weights than the peer's.
@@ -87,7 +100,8 @@ def contest(
     for entrant in entrants:
         if entrant.same and weights(entrant.agent) != expected:
             raise ValueError(f"{task}, {entrant.label}: {weights(entrant.agent)} weights, and its peer has {expected}")
-    work = {entrant.label: learning(entrant.agent, steps) for entrant in entrants} | {"peer": learning(peer, steps)}
+    work = {entrant.label: learning(entrant.agent, steps, anew) for entrant in entrants}
+    work["peer"] = learning(peer, steps, anew)
     rates = harness.median_rates(work, rounds, time.process_time)
     rows = []
     for label, agent, goal, _ in entrants:
@@ -125,7 +139,7 @@ def ppo_cartpole(quick: bool) -> list[harness.Row]:
 
 def lstm_cartpole(quick: bool) -> list[harness.Row]:
     """sb3-contrib's defaults; ours learns from shorter sequences, and from whole ones."""
-    epochs = 2 if quick else 10
+    epochs = 10
     arguments: dict[str, Any] = {"n_steps": 128, "batch_size": 128, "n_epochs": epochs}
 
     def ours(length: int) -> PPO:
@@ -136,7 +150,8 @@ def lstm_cartpole(quick: bool) -> list[harness.Row]:
     peer = peers.recurrent_ppo("MlpLstmPolicy", peers.cartpole(LANES), **arguments)
     entrants = [Entrant("sequences of 32", ours(32), 8.0), Entrant("sequences of 128", ours(128))]
     name = f"PPO + LSTM, CartPole, {LANES} lanes"
-    return contest(name, peer, entrants, Visits(1, epochs), steps=LANES * 128, rounds=2 if quick else 3)
+    steps, rounds = (LANES * 128, 2) if quick else (2 * LANES * 128, 3)
+    return contest(name, peer, entrants, Visits(1, epochs), steps=steps, rounds=rounds, anew=True)
 
 
 def ppo_pong(quick: bool) -> list[harness.Row]:
@@ -167,10 +182,9 @@ def lstm_pong(quick: bool) -> list[harness.Row]:
 def dqn_pong(quick: bool) -> list[harness.Row]:
     """A gradient step every 4 steps; acting is greedy, so that it takes a forward pass."""
     same: dict[str, Any] = {"dueling": False, "head_hidden_size": 0}
-    adam: dict[str, Any] = {"optimizer_class": torch.optim.Adam, "optimizer_kwargs": {"fused": True}}  # SB3's, in one kernel
 
     def ours(settings: dict[str, Any], **kwargs: Any) -> DQN:
-        return DQN("CnnPolicy", pong(1), **ATARI_DQN, **GREEDY, **settings, policy_kwargs={**adam, **kwargs}, seed=0)
+        return DQN("CnnPolicy", pong(1), **ATARI_DQN, **GREEDY, **settings, policy_kwargs=kwargs, seed=0)
 
     entrants = [
         Entrant("fp32", ours(UNIFORM, **same), 1.35),

@@ -1,5 +1,6 @@
 """How to see, remember and decide: torso (pixels or vectors to features), core (memory and attention over time), heads."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from saccade.policies.torso import ConvTorso, MLPTorso, Pixels
 from saccade.policies.twin import Twin, TwinState
 
 
-def aliases(policy: type[CorePolicy]) -> dict[str, Any]:
+def aliases(policy: Callable[..., CorePolicy]) -> dict[str, Any]:
     """SB3's and sb3-contrib's short names for a policy with one core or another."""
     cores: dict[str, type[Core]] = {
         "MlpPolicy": FeedForward,
@@ -36,6 +37,7 @@ def aliases(policy: type[CorePolicy]) -> dict[str, Any]:
 
 
 Q_POLICIES = aliases(QPolicy)
+REPLAY_POLICIES = aliases(partial(QPolicy, optimizer_class=FusedAdam))
 ACTOR_CRITIC_POLICIES = aliases(ActorCriticPolicy)
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "Q_POLICIES",
+    "REPLAY_POLICIES",
     "ActorCriticHead",
     "ActorCriticOutput",
     "ActorCriticPolicy",
