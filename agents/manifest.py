@@ -14,11 +14,13 @@ import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3.common import torch_layers, utils
+from torch import nn
 
 import saccade.policies as policies
 from saccade.agents.reinforce import Reinforce
 
 _SCHEDULES = (utils.LinearSchedule, utils.ConstantSchedule)
+_ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softplus)
 _SCALARS = (type(None), bool, int, float, str)
 
 
@@ -42,7 +44,7 @@ def allowed_classes(further: Iterable[type] = ()) -> dict[str, type]:
     exported_by_torch = [thing for thing in vars(torch.optim).values() if isinstance(thing, type)]
     torch_classes = [thing for thing in exported_by_torch if issubclass(thing, torch.optim.Optimizer)]
     sb3 = [torch_layers.NatureCNN, torch_layers.FlattenExtractor, torch_layers.CombinedExtractor, *_SCHEDULES]
-    return {name_of(thing): thing for thing in [*ours, Reinforce, *torch_classes, *sb3, *further]}
+    return {name_of(thing): thing for thing in [*ours, Reinforce, *torch_classes, *_ACTIVATIONS, *sb3, *further]}
 
 
 def encode(value: Any) -> Any:

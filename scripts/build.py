@@ -132,10 +132,15 @@ def training_env(cfg: DictConfig) -> VecEnv:
 
 
 def policy_kwargs(parts: DictConfig) -> dict[str, Any]:
-    """SB3's ``policy_kwargs`` from a config: a part that is built later becomes its class and its arguments."""
+    """SB3's ``policy_kwargs`` from a config: a part that is built later becomes its class and its arguments.
+
+    A name that ends in ``_fn`` (an activation) takes the class alone.
+    """
     kwargs: dict[str, Any] = {}
     for name, part in build(parts).items():
-        if isinstance(part, partial):
+        if isinstance(part, partial) and name.endswith("_fn"):
+            kwargs[name] = part.func
+        elif isinstance(part, partial):
             kwargs[f"{name}_class"] = part.func
             kwargs[f"{name}_kwargs"] = part.keywords
         elif part is not None:

@@ -161,7 +161,8 @@ def test_the_list_of_allowed_classes_holds_what_we_mean_and_nothing_else() -> No
         assert name.removeprefix("saccade.policies.") in exported or name == "saccade.agents.Reinforce"
     packages = ("torch.optim.", "stable_baselines3.common.")
     strangers = {name for name in allowed.keys() - ours if not name.startswith(packages)}
-    assert not strangers
+    assert {name.rpartition(".")[0] for name in strangers} == {"torch.nn"}
+    assert all(not list(allowed[name]().parameters()) for name in strangers), "activations, and no layers"
 
 
 @pytest.mark.parametrize("key", ["env", "device", "tensorboard_log", "_init_setup_model"])
@@ -201,3 +202,9 @@ def test_ones_own_classes_have_to_be_allowed(core: type, tmp_path: Path) -> None
     loaded = PQN.load(tmp_path / "agent", device="cpu", allow=[core, OwnTorso])
     assert type(loaded.policy.core) is core
     assert same_tensors(model.policy.state_dict(), loaded.policy.state_dict())
+
+
+@pytest.mark.parametrize("activation_fn", [torch.nn.ReLU, torch.nn.ELU])
+def test_activations_are_stored_by_name(activation_fn: type[torch.nn.Module]) -> None:
+    stored = json.loads(json.dumps(encode({"activation_fn": activation_fn})))
+    assert decode(stored, allowed_classes()) == {"activation_fn": activation_fn}
