@@ -95,6 +95,8 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
             supported_action_spaces=self.supported_action_spaces,
             **sb3_kwargs,
         )
+        if self.use_sde:
+            raise ValueError("use_sde: there is no state-dependent exploration here; leave it out")
         check_share("gamma", gamma)
         check_positive(max_grad_norm=max_grad_norm)
         self.gamma = gamma
@@ -103,6 +105,8 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
         self._last_infos: Sequence[dict[str, Any]] = ()
 
     def _setup_model(self) -> None:
+        if "observation_space" not in vars(self):
+            raise ValueError(f"{type(self).__name__} needs an environment; {type(self).__name__}.load makes one from a file")
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(  # type: ignore[assignment]

@@ -100,6 +100,7 @@ class Checkpointed(BaseAlgorithm):
                 "policy.optimizer": optimizer_state(load_tensors(members["optimizer.safetensors"]), groups),
             }
         super().set_parameters(load_path_or_dict, exact_match, device)
+        align_moments(self.policy.optimizer)
 
     @classmethod
     def load(
@@ -178,6 +179,7 @@ class Checkpointed(BaseAlgorithm):
             network.load_state_dict(load_tensors(members[f"{name}.safetensors"]))
         tensors = load_tensors(members["optimizer.safetensors"])
         model.policy.optimizer.load_state_dict(optimizer_state(tensors, manifest["optimizer_groups"]))
+        align_moments(model.policy.optimizer)
         for name in COUNTERS:
             setattr(model, name, manifest["counters"][name])
         return model
@@ -212,3 +214,15 @@ def optimizer_state(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) ->
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = tensor
     return {"state": state, "param_groups": groups}
+
+
+def align_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Lay out an optimiser's state in memory as its parameters are.
+
+    ``load_state_dict`` keeps the layout of what it is given, and a fused kernel pairs numbers by their place in memory: where
+    convolutions have their channels last, the moments of one weight would be another's.
+    """
+    for parameter, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                entry[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

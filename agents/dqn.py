@@ -66,7 +66,7 @@ class DQN(ReplayAlgorithm):
         batch_size: int = 32,
         tau: float = 1.0,
         gamma: float = 0.99,
-        train_freq: int = 4,
+        train_freq: int | tuple[int, str] = 4,
         gradient_steps: int = 1,
         n_steps: int = 3,
         double: bool = True,
@@ -104,7 +104,7 @@ class DQN(ReplayAlgorithm):
         self.priority_exponent = priority_exponent
         self.priority_correction = priority_correction
         if _init_setup_model:
-            self._setup_model()
+            self.set_up()
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -149,7 +149,7 @@ class DQN(ReplayAlgorithm):
 
     def lesson(self) -> Lesson:
         """A batch of transitions, and its loss."""
-        batch = self.replay.sample(self.batch_size, self.beta)
+        batch = self.normalized(self.replay.sample(self.batch_size, self.beta))
         return self.judge(batch, self.targets(batch))
 
     def q(self, policy: QPolicy, observations: Observations) -> QOutput:

@@ -64,6 +64,10 @@ class EpsilonGreedy(CoreAlgorithm):
     ) -> tuple[np.ndarray, Any]:
         """SB3's ``predict``; unless ``deterministic``, ε-greedy with the present ε as SB3's DQN does."""
         actions, state = self.policy.predict(observation, state, episode_start, deterministic, action_masks)
-        if not deterministic:
+        if not deterministic and action_masks is None:
             actions = self.exploration(torch.as_tensor(actions)).numpy()
+        elif not deterministic:
+            masks = torch.as_tensor(np.asarray(action_masks, dtype=np.float32)).reshape(actions.size, -1)
+            random = torch.multinomial(masks, 1).reshape(actions.shape).numpy()
+            actions = np.where(np.random.random(actions.shape) < self.exploration_rate, random, actions)  # noqa: NPY002
         return actions, state

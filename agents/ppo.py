@@ -57,7 +57,7 @@ class PPO(SequenceAlgorithm):
         max_grad_norm: gradients are scaled down to this norm.
         target_kl: updates on a rollout end when the policy has moved further than 1.5 times this; ``None`` for no limit.
         sequence_length: ``L``, steps that gradients flow back through a memory, which starts from the state stored there; it
-            divides ``n_steps`` and ``batch_size``. ``None``: their greatest common divisor up to 32; 1 without a memory.
+            divides ``n_steps`` and ``batch_size``. ``None``: the largest divisor of ``n_steps`` up to 32; 1 without a memory.
         reinforce: how the core's latent decisions (a gaze) are trained, for cores that take any.
         sb3_kwargs: further arguments of SB3's ``BaseAlgorithm`` (``policy_kwargs``, ``tensorboard_log``, ``seed`` ...).
 
@@ -260,10 +260,12 @@ def steps_in_sequence(sequence_length: int | None, n_steps: int, batch_size: int
     Raises:
         ValueError: ``sequence_length`` does not divide both; names the nearest that do.
     """
+    if sequence_length is None:
+        # A minibatch is then as many whole sequences as fit into it.
+        most = min(SEQUENCE, batch_size)
+        return max(length for length in range(1, most + 1) if n_steps % length == 0) if remembers else 1
     common = gcd(n_steps, batch_size)
     valid = [length for length in range(1, common + 1) if common % length == 0]
-    if sequence_length is None:
-        return max(length for length in valid if length <= SEQUENCE) if remembers else 1
     if sequence_length not in valid:
         nearest = sorted(sorted(valid, key=lambda length: abs(length - sequence_length))[:3])
         raise ValueError(

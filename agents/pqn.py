@@ -79,9 +79,11 @@ class PQN(EpsilonGreedy, SequenceAlgorithm):
         self.reinforce = reinforce or Reinforce()
         if _init_setup_model:
             self._setup_model()
+            self.lanes_each = lanes_in_minibatch(self.batch_size, self.n_steps, self.n_envs)
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
+    def prepare(self) -> None:
+        """A rollout's buffers, and how many lanes make a minibatch of them: an agent may be loaded for other environments."""
+        super().prepare()
         self.lanes_each = lanes_in_minibatch(self.batch_size, self.n_steps, self.n_envs)
 
     def value(self, features: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class R2D2(ReplayAlgorithm):
         sequence_length: int = 40,
         tau: float = 1.0,
         gamma: float = 0.997,
-        train_freq: int = 4,
+        train_freq: int | tuple[int, str] = 4,
         gradient_steps: int = 1,
         n_steps: int = 5,
         priority_exponent: float = 0.9,
@@ -122,7 +122,7 @@ class R2D2(ReplayAlgorithm):
         self.exploration_spread = exploration_spread
         self.reinforce = reinforce or Reinforce()
         if _init_setup_model:
-            self._setup_model()
+            self.set_up()
 
     def make_replay(self) -> SequenceReplay:
         """Sequences, each with the state before it; a decision is stored with its log-probability."""
@@ -172,7 +172,7 @@ class R2D2(ReplayAlgorithm):
 
     def lesson(self) -> Lesson:
         """A batch of sequences, and its loss."""
-        batch = self.replay.sample(self.batch_size, self.priority_correction)
+        batch = self.normalized(self.replay.sample(self.batch_size, self.priority_correction))
         return self.judge(batch, None)
 
     def unroll(self, policy: QPolicy, batch: Sequences) -> QOutput:
@@ -225,7 +225,8 @@ class R2D2(ReplayAlgorithm):
         metrics = {"td_loss": loss.detach(), "q_mean": masked_mean(q_tm1.detach(), mask), "td_error": masked_mean(errors, mask)}
         old_log_prob = batch.decisions[..., -1] if batch.decisions.shape[-1] else torch.zeros_like(mask)
         goes_on = mask * (batch.discounts > 0)
-        extra = core_terms(self.policy, output.core, old_log_prob, goes_on, returns - batch.rewards, self.reinforce)
+        after = returns - batch.rewards
+        extra = core_terms(self.policy, output.core, old_log_prob, goes_on, after, self.reinforce, mask)
         return Lesson(LossTerms(loss + extra.loss, {**metrics, **extra.metrics}), priorities, batch.indices)
 
     def learned(self, batch: Sequences) -> Float[Tensor, "L N"]:

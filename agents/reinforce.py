@@ -72,11 +72,11 @@ class Reinforce:
         return LossTerms(loss, metrics)
 
 
-def core_cost(core: CoreOutput, steps: int | None = None) -> LossTerms:
-    """What a core asks for its first ``steps`` steps, a ponder cost say; nothing from cores without a cost."""
+def core_cost(core: CoreOutput, mask: Float[Tensor, "T B"] | None = None) -> LossTerms:
+    """What a core asks for its steps, a ponder cost say, in the mean over all or those where ``mask`` is 1; often nothing."""
     if core.cost is None:
         return LossTerms(core.features.new_zeros(()), {})
-    cost = core.cost[:steps].mean()
+    cost = core.cost.mean() if mask is None else masked_mean(core.cost[: len(mask)], mask)
     return LossTerms(cost, {"core_cost": cost.detach()})
 
 
@@ -87,6 +87,7 @@ def core_terms(
     continues: Float[Tensor, "T B"],
     returns: Float[Tensor, "T B"],
     reinforce: Reinforce,
+    mask: Float[Tensor, "T B"] | None = None,
 ) -> LossTerms:
     """What a core adds to the loss of any agent: its own cost, and REINFORCE for its latent decisions.
 
@@ -97,9 +98,10 @@ def core_terms(
         continues: 1 where the episode goes on after the step, so that the decision acted on something, else 0.
         returns: the agent's own return from the next step on: what followed the decision.
         reinforce: how decisions are trained.
+        mask: 1 for steps that are learned from; all are without one.
     """
     steps = len(returns)
-    cost = core_cost(core, steps)
+    cost = core_cost(core, torch.ones_like(returns) if mask is None else mask)
     if policy.baseline is None or core.decision is None:
         return cost
     decisions = reinforce(

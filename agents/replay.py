@@ -15,10 +15,12 @@ from stable_baselines3.common.utils import polyak_update
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from saccade.agents.algorithm import Outcome
 from saccade.agents.arguments import check_least, check_share
 from saccade.agents.exploration import EpsilonGreedy
 from saccade.agents.update import LossTerms
 from saccade.policies import REPLAY_POLICIES, CoreOutput, QPolicy, State
+from saccade.policies.policy import Observations, map_observations
 
 ROW_STEPS = 1000
 """The least environment steps from one row of metrics to the next, however short the episodes."""
@@ -53,6 +55,7 @@ class ReplayAlgorithm(EpsilonGreedy):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = REPLAY_POLICIES
     target: QPolicy
+    replay: Any
 
     def __init__(
         self,
@@ -66,12 +69,16 @@ class ReplayAlgorithm(EpsilonGreedy):
         learning_starts: int,
         batch_size: int,
         tau: float,
-        train_freq: int,
+        train_freq: int | tuple[int, str],
         gradient_steps: int,
         target_update_interval: int,
         **sb3_kwargs: Any,
     ) -> None:
         super().__init__(policy, env, learning_rate, gamma, max_grad_norm, **sb3_kwargs)
+        if isinstance(train_freq, tuple):  # SB3's other form
+            if train_freq[1] != "step":
+                raise ValueError(f"train_freq counts steps, as a number or (number, 'step'); got {train_freq}")
+            train_freq = train_freq[0]
         check_least(1, buffer_size=buffer_size, batch_size=batch_size, train_freq=train_freq)
         check_least(1, target_update_interval=target_update_interval)
         check_least(0, learning_starts=learning_starts)
@@ -85,28 +92,47 @@ class ReplayAlgorithm(EpsilonGreedy):
         self.train_freq = train_freq
         self.gradient_steps = gradient_steps
         self.target_update_interval = target_update_interval
+        self._replay_lanes = 0
         self._row = (0, 0)
 
     def _setup_model(self) -> None:
         super()._setup_model()
         self.target = deepcopy(self.policy).requires_grad_(False)
         self.target.set_training_mode(False)
-        self.rng = np.random.default_rng(self.seed)
-        self.replay = self.make_replay()
 
     def networks(self) -> dict[str, nn.Module]:
         """The policy, and the target network."""
         return {**super().networks(), "target": self.target}
 
     def prepare(self) -> None:
-        """The replay stays from one call of ``learn`` to the next; it fits one number of environments."""
+        """The replay stays from one call of ``learn`` to the next; it fits one number of environments.
+
+        An agent that was loaded gets one here, when it is to learn.
+        """
         assert self._last_episode_starts is not None
-        if self.replay.n_envs != self.n_envs:
-            self.replay = self.make_replay()
+        if self._replay_lanes != self.n_envs:
+            self.renew_replay()
         elif self._last_episode_starts.all():  # reset, perhaps in the middle of an episode
             self.replay.break_off()
         if self._row[1] > self.num_timesteps:  # counting has started over
             self._row = (0, 0)
+
+    def set_up(self) -> None:
+        """Networks and replay, for an agent that is made and not loaded; a replay too large is refused here."""
+        self._setup_model()
+        self.renew_replay()
+
+    def renew_replay(self) -> None:
+        """An empty replay for the present number of environments."""
+        self.replay = self.make_replay()
+        self._replay_lanes = self.n_envs
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """SB3's, and the generator that draws from the replay."""
+        super().set_random_seed(seed)
+        self.rng = np.random.default_rng(np.random.randint(2**31) if seed is None else seed)  # noqa: NPY002 - SB3 seeds this one
+        if self._replay_lanes:
+            self.replay.rng = self.rng
 
     @abstractmethod
     def make_replay(self) -> Any:
@@ -147,7 +173,7 @@ class ReplayAlgorithm(EpsilonGreedy):
         self.begin_acting(env)
         callback.on_rollout_start()
         for t in range(self.train_freq):
-            observations, state = self._last_obs, self._last_state
+            observations, state, originals = self._last_obs, self._last_state, self.original_observations()
             starts = torch.as_tensor(self._last_episode_starts, device=self.device)
             with torch.inference_mode():
                 seen = self.to_tensors(observations)
@@ -159,12 +185,38 @@ class ReplayAlgorithm(EpsilonGreedy):
                 self.break_off()
                 return False
             self._episode_num += int(outcome.dones.sum())
-            self.store(observations, state, core, actions, outcome.rewards, outcome.dones, outcome.finals)
+            rewards, finals = self.originals_of(outcome)
+            self.store(originals, state, core, actions, rewards, outcome.dones, finals)
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
             if self.num_timesteps // self.n_envs % max(int(self.target_update_interval) // self.n_envs, 1) == 0:
                 self.update_target()
         callback.on_rollout_end()
         return True
+
+    def original_observations(self) -> Any:
+        """What is seen now, as it was before ``VecNormalize``."""
+        return self._last_obs if self._vec_normalize_env is None else self._vec_normalize_env.get_original_obs()
+
+    def originals_of(self, outcome: Outcome) -> tuple[np.ndarray, dict[int, Any]]:
+        """Rewards and final observations, as they were before ``VecNormalize``."""
+        normalizer = self._vec_normalize_env
+        if normalizer is None:
+            return outcome.rewards, outcome.finals
+        finals = {lane: normalizer.unnormalize_obs(final) for lane, final in outcome.finals.items()}
+        return normalizer.get_original_reward(), finals
+
+    def normalized(self, batch: Any) -> Any:
+        """A batch of originals, normalised by the statistics of now (SB3)."""
+        normalizer = self._vec_normalize_env
+        if normalizer is None:
+            return batch
+
+        def now(observations: Observations) -> Observations:
+            return self.to_tensors(normalizer.normalize_obs(map_observations(lambda part: part.cpu().numpy(), observations)))
+
+        changed = {name: now(getattr(batch, name)) for name in ("observations", "next_observations") if name in batch._fields}
+        rewards = normalizer.normalize_reward(batch.rewards.cpu().numpy())
+        return batch._replace(**changed, rewards=torch.as_tensor(rewards, dtype=torch.float32, device=self.device))
 
     def break_off(self) -> None:
         """The last step is not stored: what comes next, here and in the replay, starts from the initial state."""
@@ -176,7 +228,7 @@ class ReplayAlgorithm(EpsilonGreedy):
         """One drawn from a replay that could fill it."""
         while len(self.replay) < self.batch_size and self.collect_rollouts(env, callback):
             pass
-        return self.replay.sample(self.batch_size, 1.0)
+        return self.normalized(self.replay.sample(self.batch_size, 1.0))
 
     def train(self) -> None:
         """A round of updates, once there is enough to learn from."""

@@ -1,6 +1,6 @@
 """One gradient step, and what the lecture says to watch while taking it."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from math import isfinite
 from typing import NamedTuple
@@ -11,6 +11,9 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor, nn
 
 from saccade.policies.policy import CorePolicy
+
+WINDOW = 1000
+"""The most gradient steps whose terms are averaged in a row of metrics."""
 
 
 class LossTerms(NamedTuple):
@@ -41,12 +44,13 @@ class Updater:
         self.parts = {name: list(part.parameters()) for name, part in policy.named_children()}
         self.skipped = 0
         self._parts_due = True
-        self._sums: defaultdict[str, list[Tensor]] = defaultdict(list)
+        # Bounded: a training may never write a row.
+        self._seen: defaultdict[str, deque[Tensor]] = defaultdict(lambda: deque(maxlen=WINDOW))
 
     @property
     def has_stepped(self) -> bool:
         """Whether there is anything to log."""
-        return bool(self._sums)
+        return bool(self._seen)
 
     def step(self, terms: LossTerms) -> None:
         """Descend; a step whose gradient is not finite is counted and left out."""
@@ -57,7 +61,7 @@ class Updater:
             self._parts_due = False
             for name, part in self.parts.items():
                 if part:
-                    self._sums[f"grad_norm_{name}"].append(grad_norm(part))
+                    self._seen[f"grad_norm_{name}"].append(grad_norm(part))
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         size = float(norm)
@@ -68,14 +72,14 @@ class Updater:
         else:
             self.skipped += 1
         for name, value in (("loss", terms.loss.detach()), ("grad_norm", norm), *terms.metrics.items()):
-            self._sums[name].append(value)
+            self._seen[name].append(value)
 
     def log(self, logger: Logger) -> None:
-        """Record the means since the last call as ``train/...``."""
-        for name, values in self._sums.items():
-            logger.record(f"train/{name}", float(torch.stack(values).mean()))
+        """Record the means since the last call, of the last ``WINDOW`` steps at most, as ``train/...``."""
+        for name, values in self._seen.items():
+            logger.record(f"train/{name}", float(torch.stack(list(values)).mean()))
         logger.record("train/skipped_updates", self.skipped)
-        self._sums.clear()
+        self._seen.clear()
         self._parts_due = True
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from saccade.policies.adam import FusedAdam
 from saccade.policies.core import CoreOutput, State
 from saccade.policies.distributions import Scores, action_distribution
+from saccade.policies.heads import hidden_widths
 from saccade.policies.policy import CorePolicy, Observations, map_observations
 from saccade.policies.recurrent import FeedForward
 from saccade.policies.stacked_mlp import StackedMLP
@@ -31,25 +32,32 @@ class ActorCriticOutput(NamedTuple):
 class ActorCriticHead(nn.Module):
     """Hidden layers for the actions and for the value, and a linear output of each.
 
-    Initialised as SB3's: orthogonal, with gain √2 in hidden layers, 0.01 for the actions and 1 for the value.
+    Initialised as SB3's: orthogonal, with gain √2 in hidden layers, 0.01 for the actions and 1 for the value; or as torch's.
 
     Args:
         features_dim: ``D``, what each of the two reads.
         n_parameters: ``P``, of the distribution over actions.
         pi: hidden widths for the actions; ``vf`` for the value.
         activation_fn: after every hidden layer.
+        ortho_init: start orthogonal; else as ``nn.Linear`` does.
     """
 
     def __init__(
-        self, features_dim: int, n_parameters: int, pi: Sequence[int], vf: Sequence[int], activation_fn: type[nn.Module]
+        self,
+        features_dim: int,
+        n_parameters: int,
+        pi: Sequence[int],
+        vf: Sequence[int],
+        activation_fn: type[nn.Module],
+        ortho_init: bool = True,
     ) -> None:
         super().__init__()
-        gain = float(np.sqrt(2))
+        gain = float(np.sqrt(2)) if ortho_init else None
         copies, networks = (2, [pi]) if list(pi) == list(vf) else (1, [pi, vf])
         self.hidden = nn.ModuleList(StackedMLP(copies, features_dim, widths, activation_fn, gain) for widths in networks)
         self.action = nn.Linear(pi[-1] if pi else features_dim, n_parameters)
         self.value = nn.Linear(vf[-1] if vf else features_dim, 1)
-        for layer, scale in ((self.action, 0.01), (self.value, 1.0)):
+        for layer, scale in ((self.action, 0.01), (self.value, 1.0)) if ortho_init else ():
             nn.init.orthogonal_(layer.weight, scale)
             nn.init.zeros_(layer.bias)
 
@@ -70,17 +78,37 @@ class ActorCriticHead(nn.Module):
         return self.value(self.hidden[-1](features.expand(copies, -1, -1))[-1]).squeeze(-1)
 
 
+def two_networks(net_arch: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Hidden widths for the actions and for the value, from any of the forms that SB3 has had for them.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if isinstance(net_arch, Sequence) and len(net_arch) == 1 and isinstance(net_arch[0], Mapping):
+        net_arch = net_arch[0]  # [dict(pi=..., vf=...)], up to SB3 1.7
+    by_name = net_arch if isinstance(net_arch, Mapping) else {"pi": net_arch, "vf": net_arch}
+    if by_name.keys() != {"pi", "vf"}:
+        raise ValueError(f"net_arch must name the widths of 'pi' and 'vf', or be one list for both; got {net_arch}")
+    return hidden_widths(by_name["pi"]), hidden_widths(by_name["vf"])
+
+
 class ActorCriticPolicy(CorePolicy):
     """Torso, core and an actor-critic head, over any actions that SB3's PPO takes.
 
     Args:
-        net_arch: hidden widths of the head, the same for actions and value; or ``{"pi": ..., "vf": ...}`` (SB3).
+        net_arch: hidden widths of the head, the same for actions and value; or ``{"pi": ..., "vf": ...}``, alone in a list or
+            not (SB3).
         activation_fn: after every hidden layer (SB3).
         log_std_init: of the spread of continuous actions, at the start (SB3).
+        ortho_init: start the head orthogonal; else as ``nn.Linear`` does (SB3).
+        share_features_extractor: only true is possible (SB3).
         optimizer_class: Adam with ``eps`` 1e-5 (SB3) and one kernel for all parameters, unless named.
         args, kwargs: :class:`CorePolicy`'s.
 
     With the core :class:`Twin` actions and value have a memory each; with any other they share one.
+
+    Raises:
+        ValueError: ``net_arch`` is none of these, or a torso each is asked for.
     """
 
     head: ActorCriticHead
@@ -88,17 +116,20 @@ class ActorCriticPolicy(CorePolicy):
     def __init__(
         self,
         *args: Any,
-        net_arch: Sequence[int] | Mapping[str, Sequence[int]] = (64, 64),
+        net_arch: Sequence[int | Mapping[str, Sequence[int]]] | Mapping[str, Sequence[int]] = (64, 64),
         activation_fn: type[nn.Module] = nn.Tanh,
         log_std_init: float = 0.0,
+        ortho_init: bool = True,
+        share_features_extractor: bool = True,
         optimizer_class: Callable[..., torch.optim.Optimizer] = FusedAdam,
         optimizer_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self._widths = dict(net_arch) if isinstance(net_arch, Mapping) else {"pi": net_arch, "vf": net_arch}
-        if self._widths.keys() != {"pi", "vf"}:
-            raise ValueError(f"net_arch must name the widths of 'pi' and 'vf', or be one list for both; got {net_arch}")
+        if not share_features_extractor:
+            raise ValueError("share_features_extractor=False: one torso serves both; core Twin gives separate memories")
+        self._widths = two_networks(net_arch)
         self._activation_fn = activation_fn
+        self._ortho_init = ortho_init
         self._log_std_init = log_std_init
         if optimizer_kwargs is None and optimizer_class is FusedAdam:
             optimizer_kwargs = {"eps": 1e-5}
@@ -125,8 +156,7 @@ class ActorCriticPolicy(CorePolicy):
         self.distribution = action_distribution(self.action_space, self._log_std_init)
         self.separate = isinstance(self.core, Twin)
         size = self.core.features_dim // 2 if self.separate else self.core.features_dim
-        widths = (self._widths["pi"], self._widths["vf"])
-        self.head = ActorCriticHead(size, self.distribution.n_parameters, *widths, self._activation_fn)
+        self.head = ActorCriticHead(size, self.distribution.n_parameters, *self._widths, self._activation_fn, self._ortho_init)
 
     def extract(self, observations: Observations) -> Tensor:
         """As :meth:`CorePolicy.extract`, past a torso that leaves vectors as they are, which takes as long as a small layer."""

@@ -1,7 +1,10 @@
 """Heads that read Q values off a core's features."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,12 +17,34 @@ class DuelingOutput(NamedTuple):
     q: Float[Tensor, "*batch A"]
 
 
-def stream(features_dim: int, hidden_size: int, outputs: int, layer_norm: bool = True) -> nn.Sequential:
-    """One hidden layer, normalised or not, and a linear output; without the hidden layer where its size is 0."""
-    if hidden_size == 0:
-        return nn.Sequential(nn.Linear(features_dim, outputs))
-    norm = [nn.LayerNorm(hidden_size)] if layer_norm else []
-    return nn.Sequential(nn.Linear(features_dim, hidden_size), *norm, nn.ReLU(), nn.Linear(hidden_size, outputs))
+def hidden_widths(net_arch: Any) -> tuple[int, ...]:
+    """Widths of hidden layers, as ``net_arch`` lists them; an empty list for none.
+
+    Raises:
+        ValueError: it is no list of whole numbers from 1.
+    """
+    listed = isinstance(net_arch, Sequence) and not isinstance(net_arch, str)
+    if not listed or not all(isinstance(width, int | np.integer) and width > 0 for width in net_arch):
+        raise ValueError(
+            f"hidden layers (net_arch) must be a list of widths, such as [64, 64], or [] for none; got {net_arch!r}"
+        )
+    return tuple(int(width) for width in net_arch)
+
+
+def stream(
+    features_dim: int,
+    net_arch: Sequence[int],
+    outputs: int,
+    layer_norm: bool = True,
+    activation_fn: type[nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """Hidden layers of these widths, normalised or not, and a linear output."""
+    layers: list[nn.Module] = []
+    widths = [features_dim, *net_arch]
+    for inputs, width in pairwise(widths):
+        norm = [nn.LayerNorm(width)] if layer_norm else []
+        layers += [nn.Linear(inputs, width), *norm, activation_fn()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
 
 
 class DuelingHead(nn.Module):
@@ -31,14 +56,22 @@ class DuelingHead(nn.Module):
     Args:
         features_dim: ``D``.
         n_actions: ``A``.
-        hidden_size: width of each stream's hidden layer; 0 for none.
+        net_arch: widths of each stream's hidden layers.
         layer_norm: normalise the hidden layers.
+        activation_fn: after every hidden layer.
     """
 
-    def __init__(self, features_dim: int, n_actions: int, hidden_size: int = 128, layer_norm: bool = True) -> None:
+    def __init__(
+        self,
+        features_dim: int,
+        n_actions: int,
+        net_arch: Sequence[int] = (128,),
+        layer_norm: bool = True,
+        activation_fn: type[nn.Module] = nn.ReLU,
+    ) -> None:
         super().__init__()
-        self.value = stream(features_dim, hidden_size, 1, layer_norm)
-        self.advantage = stream(features_dim, hidden_size, n_actions, layer_norm)
+        self.value = stream(features_dim, net_arch, 1, layer_norm, activation_fn)
+        self.advantage = stream(features_dim, net_arch, n_actions, layer_norm, activation_fn)
 
     def forward(self, features: Float[Tensor, "*batch D"]) -> DuelingOutput:
         """Value, centred advantage and Q from features ``[..., D]``."""
@@ -54,9 +87,16 @@ class QHead(nn.Module):
     Value and advantage are those that the Q values imply: their mean over the actions, and what is left.
     """
 
-    def __init__(self, features_dim: int, n_actions: int, hidden_size: int = 128, layer_norm: bool = True) -> None:
+    def __init__(
+        self,
+        features_dim: int,
+        n_actions: int,
+        net_arch: Sequence[int] = (128,),
+        layer_norm: bool = True,
+        activation_fn: type[nn.Module] = nn.ReLU,
+    ) -> None:
         super().__init__()
-        self.q = stream(features_dim, hidden_size, n_actions, layer_norm)
+        self.q = stream(features_dim, net_arch, n_actions, layer_norm, activation_fn)
 
     def forward(self, features: Float[Tensor, "*batch D"]) -> DuelingOutput:
         """Mean, remainder and Q from features ``[..., D]``."""

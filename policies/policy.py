@@ -1,6 +1,8 @@
 """SB3 policies around a torso, a core and heads."""
 
+import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, TypeAlias, cast
 
 import gymnasium as gym
@@ -16,7 +18,7 @@ from saccade.policies.core import Core, CoreOutput, State, map_state
 from saccade.policies.heads import stream
 from saccade.policies.normalize import RunningNorm
 from saccade.policies.recurrent import FeedForward
-from saccade.policies.torso import Pixels, default_torso
+from saccade.policies.torso import Pixels, check_space, default_torso, put_channels_last
 
 Observations: TypeAlias = Tensor | dict[str, Tensor]
 
@@ -47,9 +49,15 @@ class CorePolicy(BasePolicy):
         observes_bytes: whether observations are images of whole numbers from 0 to 255.
 
     Raises:
-        ValueError: the core cannot read what the torso gives for this observation space, or observations that are no vectors
-            of numbers are to be normalised.
+        ValueError: torso or core cannot read this observation space, or observations that are no vectors of numbers are to be
+            normalised.
+        TypeError: neither this class nor one above it has an argument of this name; names the nearest.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "CorePolicy":
+        """Before any class of the family hands arguments on, so that the message can name the class that was asked for."""
+        check_arguments(cls, kwargs)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -67,6 +75,7 @@ class CorePolicy(BasePolicy):
         normalize_observations: bool = False,
     ) -> None:
         torso_class = features_extractor_class or self.default_torso(observation_space, core_class.reads_image)
+        check_space(observation_space, torso_class, features_extractor_kwargs or {})
         super().__init__(
             observation_space,
             action_space,
@@ -82,14 +91,13 @@ class CorePolicy(BasePolicy):
         is_box = isinstance(observation_space, gym.spaces.Box)
         self._scales_bytes = normalize_images and is_image_space(observation_space) if is_box else None
         self.norm = running_norm(observation_space) if normalize_observations else None
-        # Convolutions are faster with the channels last in memory; other layers do not care.
         self.features_extractor = self.make_features_extractor()
         self._looks = isinstance(self.features_extractor, Pixels)
-        self.features_extractor.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        put_channels_last(self.features_extractor)
         torso_shape = getattr(self.features_extractor, "output_shape", (self.features_extractor.features_dim,))
         self.core = core_class(torso_shape, **(core_kwargs or {}))
         # The learned baseline of REINFORCE, E[return | features], for cores that take latent decisions.
-        self.baseline = stream(self.core.features_dim, 64, 1) if self.core.trains_decisions else None
+        self.baseline = stream(self.core.features_dim, [64], 1) if self.core.trains_decisions else None
         self.build_heads()
         self.optimizer = optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
         # Which weight, of all that are on one device: looking for the first one at every step takes as long as a small layer.
@@ -253,6 +261,25 @@ class CorePolicy(BasePolicy):
             if observation.shape == space.shape:
                 return torch.as_tensor(observation, device=self.device)[None], False
         return self.obs_to_tensor(observation)
+
+
+def check_arguments(policy_class: type[CorePolicy], named: dict[str, Any]) -> None:
+    """Refuse what no constructor along the class's ancestors takes.
+
+    Raises:
+        TypeError: there is such a name; names the class and the nearest valid one, or all where none is near.
+    """
+    taken: dict[str, None] = {}
+    for cls in policy_class.__mro__:
+        if "__init__" in vars(cls):
+            parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
+            taken |= dict.fromkeys(one.name for one in parameters if one.kind not in {one.VAR_POSITIONAL, one.VAR_KEYWORD})
+            if all(one.kind != one.VAR_KEYWORD for one in parameters):
+                break
+    for name in sorted(named.keys() - taken.keys()):
+        near = get_close_matches(name, taken, n=1)
+        hint = f"the nearest is {near[0]!r}" if near else f"it takes {', '.join(list(taken)[1:])}"
+        raise TypeError(f"{policy_class.__name__} takes no argument {name!r}; {hint}")
 
 
 def running_norm(space: gym.Space[Any]) -> RunningNorm:

@@ -1,15 +1,16 @@
 """The policy of agents that learn Q values: torso, core, and a dueling head or a single one."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from saccade.policies.core import CoreOutput, State
 from saccade.policies.distributions import MASKED
-from saccade.policies.heads import DuelingHead, DuelingOutput, QHead
+from saccade.policies.heads import DuelingHead, DuelingOutput, QHead, hidden_widths
 from saccade.policies.policy import CorePolicy, Observations
 
 
@@ -24,19 +25,32 @@ class QPolicy(CorePolicy):
     """Torso, core and a head of Q values, over discrete actions.
 
     Args:
-        head_hidden_size: width of the hidden layer of the head, or of each of its two streams; 0 for none.
+        head_hidden_size: width of the one hidden layer of the head, or of each of its two streams; 0 for none.
         dueling: value and advantage as streams of their own (Wang et al. 2016); else one stream of Q values.
         layer_norm: normalise the head's hidden layers, as PQN needs.
+        net_arch: hidden widths of the head, or of each of its two streams (SB3); ``head_hidden_size`` then counts for nothing.
+        activation_fn: after every hidden layer of the head (SB3).
         args, kwargs: :class:`CorePolicy`'s.
+
+    Raises:
+        ValueError: ``net_arch`` is no list of widths, or the actions are not discrete from 0.
     """
 
     head: DuelingHead | QHead
 
     def __init__(
-        self, *args: Any, head_hidden_size: int = 128, dueling: bool = True, layer_norm: bool = True, **kwargs: Any
+        self,
+        *args: Any,
+        head_hidden_size: int = 128,
+        dueling: bool = True,
+        layer_norm: bool = True,
+        net_arch: Sequence[int] | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        **kwargs: Any,
     ) -> None:
+        one_layer = [head_hidden_size] if head_hidden_size else []
         self._head = QHead if not dueling else DuelingHead
-        self._head_arguments = (head_hidden_size, layer_norm)
+        self._head_arguments = (hidden_widths(one_layer if net_arch is None else net_arch), layer_norm, activation_fn)
         super().__init__(*args, **kwargs)
 
     def build_heads(self) -> None:

@@ -45,20 +45,27 @@ class StackedMLP(nn.Module):
         inputs: ``D``.
         widths: of the hidden layers; the last is the number of outputs.
         activation_fn: after every layer.
-        gain: of the orthogonal initialisation.
+        gain: of the orthogonal initialisation; ``None`` starts every layer as ``nn.Linear`` does.
     """
 
-    def __init__(self, copies: int, inputs: int, widths: Sequence[int], activation_fn: type[nn.Module], gain: float) -> None:
+    def __init__(
+        self, copies: int, inputs: int, widths: Sequence[int], activation_fn: type[nn.Module], gain: float | None
+    ) -> None:
         super().__init__()
         self.activation = activation_fn()
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for before, after in pairwise([inputs, *widths]):
-            weight = torch.empty(copies, before, after)
-            for one in weight:
-                nn.init.orthogonal_(one.t(), gain)
+            weight, bias = torch.empty(copies, before, after), torch.zeros(copies, 1, after)
+            for one, its_bias in zip(weight, bias, strict=True):
+                if gain is None:
+                    layer = nn.Linear(before, after)
+                    one.copy_(layer.weight.detach().t())
+                    its_bias.copy_(layer.bias.detach())
+                else:
+                    nn.init.orthogonal_(one.t(), gain)
             self.weights.append(weight)
-            self.biases.append(torch.zeros(copies, 1, after))
+            self.biases.append(bias)
 
     def forward(self, inputs: Float[Tensor, "C N D"]) -> Float[Tensor, "C N H"]:
         """A batch for each copy."""

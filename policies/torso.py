@@ -1,6 +1,6 @@
 """Torsos: from observations to what a core reads. Each is an SB3 features extractor, and any SB3 one will do in its place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -86,6 +86,37 @@ class ConvTorso(BaseFeaturesExtractor):
     def forward(self, observations: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, D]``."""
         return self.linear(self.convolutions(observations))
+
+
+def check_space(
+    observation_space: gym.Space[Any], torso_class: type[BaseFeaturesExtractor], torso_kwargs: Mapping[str, Any]
+) -> None:
+    """Refuse observations that a torso cannot read, where its own message would not say why.
+
+    Raises:
+        ValueError: a ``Box`` has no dimension, or ``CombinedExtractor`` would read an image below ``NatureCNN``'s 36 pixels.
+    """
+    parts = dict(observation_space.spaces) if isinstance(observation_space, gym.spaces.Dict) else {None: observation_space}
+    normalized = bool(torso_kwargs.get("normalized_image", False))
+    for key, space in parts.items():
+        where = "the observation space" if key is None else f"the observation {key!r}"
+        if isinstance(space, gym.spaces.Box) and space.shape == ():
+            raise ValueError(f"{where} is {space}, a Box of shape (), which no torso reads; make it a vector: shape (1,)")
+        if key is None or torso_class is not CombinedExtractor or not is_image_space(space, normalized_image=normalized):
+            continue
+        height, width = (space.shape or ())[1:]
+        if min(height, width) < NATURE_PIXELS:
+            raise ValueError(
+                f"{where} is an image of {height}x{width} pixels; CombinedExtractor reads images with NatureCNN, which needs "
+                f"{NATURE_PIXELS}x{NATURE_PIXELS}. Enlarge it, or name a torso of your own as features_extractor_class"
+            )
+
+
+def put_channels_last(torso: nn.Module) -> None:
+    """Two-dimensional convolutions are faster with the channels last in memory; other layers do not care, or have no such."""
+    for tensor in (*torso.parameters(), *torso.buffers()):
+        if tensor.dim() == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
 def default_torso(observation_space: gym.Space[Any], reads_image: bool) -> type[BaseFeaturesExtractor]:

@@ -13,7 +13,7 @@ def raw(head: DuelingHead, features: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 
 def test_q_is_value_plus_advantage_less_its_mean() -> None:
-    head = DuelingHead(11, n_actions=3, hidden_size=13)
+    head = DuelingHead(11, n_actions=3, net_arch=[13])
     output = head(FEATURES)
     value, advantage = raw(head, FEATURES)
     torch.testing.assert_close(output.q, value + advantage - advantage.mean(-1, keepdim=True))
@@ -23,7 +23,7 @@ def test_q_is_value_plus_advantage_less_its_mean() -> None:
 
 
 def test_golden_values() -> None:
-    head = DuelingHead(11, n_actions=3, hidden_size=13)
+    head = DuelingHead(11, n_actions=3, net_arch=[13])
     with torch.no_grad():
         for stream, bias in ((head.value, [2.0]), (head.advantage, [1.0, 5.0, 0.0])):
             stream[-1].weight.zero_()
@@ -79,7 +79,7 @@ def test_the_gradient_of_one_actions_q_is_centred() -> None:
 
 
 def test_gradients_agree_with_finite_differences() -> None:
-    head = DuelingHead(3, n_actions=2, hidden_size=5).double()
+    head = DuelingHead(3, n_actions=2, net_arch=[5]).double()
     features = torch.randn(7, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda features: tuple(head(features)), features)
 
