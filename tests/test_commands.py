@@ -69,7 +69,7 @@ def test_every_environment_takes_steps(env: str) -> None:
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
 def test_every_experiment_takes_steps(experiment: str) -> None:
-    assert saccade("train", f"experiment={experiment}", *TINY) == 0
+    assert saccade("train", f"experiment={experiment}", *TINY, "env.n_envs=4") == 0
 
 
 def test_a_run_leaves_everything_in_its_folder(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ def test_an_agent_is_loaded_for_other_environments_and_learns_where_it_can(tmp_p
 
 
 def test_memory_does_not_grow_where_no_row_is_ever_written() -> None:
-    model = DQN("MlpPolicy", memory(), learning_starts=10, train_freq=1, gradient_steps=-1, buffer_size=500, device="cpu")
+    model = DQN("MlpPolicy", memory(), learning_starts=10, train_freq=1, gradient_steps=-1, buffer_size=500, batch_size=2)
     kept = [0]
 
     def count(*_: Any) -> bool:
