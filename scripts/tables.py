@@ -29,8 +29,8 @@ def results_table(reports: Sequence[dict[str, Any]]) -> str:
 
 
 def number(report: dict[str, Any], value: float) -> str:
-    """Rates to three digits after the point, returns to one."""
-    return f"{value:.3f}" if report["metric"] == "success_rate" else f"{value:.1f}"
+    """To one digit after the point, or to three where no value of the report reaches 10."""
+    return f"{value:.3f}" if max(map(abs, report["values"])) < 10 else f"{value:.1f}"
 
 
 def family_section(family: Family, picture: str | None) -> str:
@@ -60,7 +60,7 @@ def benchmark_section(name: str, report: dict[str, Any]) -> str:
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for row in report["rows"]:
         peer = "" if row["peer"] is None else f"{figure(row['peer'])} ({row['peer_name']})"
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.1f}x"
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}x"
         goal = "" if row["goal"] is None else f"{row['goal']}: {'met' if row['met'] else 'missed'}"
         share = [] if not floors else ["" if row["share"] is None else f"{row['share']:.0%}"]
         lines.append(f"| {' | '.join([row['name'], row['unit'], figure(row['ours']), peer, ratio, goal, *share])} |")
