@@ -213,6 +213,7 @@ def test_masks_of_several_choices(env: type[Guarded], policy: str) -> None:
     observation, _ = made.reset(seed=0)
     for _ in range(3):
         action, _ = model.predict(observation, deterministic=True, action_masks=made.mask().reshape(-1))
+        assert made.permits(action)
         observation, *_ = made.step(action)
 
 

@@ -189,7 +189,9 @@ def test_state_is_read_only_where_a_sequence_starts_within_an_episode() -> None:
         if time % 3 or time == 0:
             step["state"] = None
         tested.add(**step)
-    check(tested.sample(7), source.expected(43, 6, 3), 6)
+    batch = tested.sample(7)
+    assert len(batch.indices) == 7
+    check(batch, source.expected(43, 6, 3), 6)
 
 
 def test_priorities_decide_how_often_and_weights_make_up_for_it() -> None:

@@ -218,6 +218,8 @@ def test_an_index_that_has_died_since_it_was_drawn_stays_dead() -> None:
     for _ in range(2):
         tested.add(**source.step())
     tested.update_priorities(old, torch.full((31,), 1e6))
+    alive = {int(index) for index in tested.sample(997).indices}
+    assert not set(old.tolist()) <= alive, "some of those drawn before have died"
     for _ in range(20):
         check(tested.sample(31), source.expected(7, 3))
 
