@@ -272,9 +272,6 @@ def test_a_choice_without_anything_allowed_is_refused(env: type[Guarded], mask: 
         model.learn(T * B)
 
 
-# Others' tools.
-
-
 @pytest.mark.parametrize("make", [MAKERS["method"], MAKERS["masker"], MAKERS["task"]], ids=["method", "masker", "task"])
 def test_sb3_contribs_evaluation_takes_our_agent(make: Callable[[], VecEnv]) -> None:
     model: Any = ppo("MlpPolicy", make(), n_steps=T)

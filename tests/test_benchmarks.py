@@ -67,7 +67,7 @@ def test_the_command_writes_rows(harness, monkeypatch, tmp_path):
     report = json.loads(file.read_text())
     assert [list(row) for row in report["rows"]] == [KEYS, KEYS]
     table = benchmark_section("agents", report)
-    assert "| a | steps/s | 30 | 10 (other) | 3.0x | ratio >= 4: missed | 75% |" in table
+    assert "| a | steps/s | 30 | 10 (other) | 3.00x | ratio >= 4: missed | 75% |" in table
     assert "| b | us | 1.25 |  |  |  |  |" in table
 
 
