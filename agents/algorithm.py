@@ -19,6 +19,7 @@ from torch import Tensor
 
 from saccade.agents.arguments import check_positive, check_share
 from saccade.agents.checkpoint import Checkpointed
+from saccade.agents.frames import stack_observations
 from saccade.agents.guard import by_key, check_experience, check_finite, check_observations, check_shape
 from saccade.agents.progress import ProgressCallback
 from saccade.agents.update import LossTerms, Updater
@@ -276,10 +277,3 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
-
-
-def stack_observations(observations: list[Any]) -> Any:
-    """Single observations as a batch ``[n, ...]``, or a dictionary of them."""
-    if isinstance(observations[0], dict):
-        return {key: np.stack([one[key] for one in observations]) for key in observations[0]}
-    return np.stack(observations)

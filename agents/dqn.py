@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from stable_baselines3.common.policies import BasePolicy
@@ -15,10 +14,10 @@ from saccade.agents.algorithm import Shown
 from saccade.agents.arguments import check_least, check_share
 from saccade.agents.losses import chosen, greedy_values
 from saccade.agents.reinforce import core_cost
-from saccade.agents.replay import Lesson, ReplayAlgorithm
+from saccade.agents.replay import Experience, Lesson, ReplayAlgorithm
 from saccade.agents.transitions import TransitionReplay, Transitions
 from saccade.agents.update import LossTerms
-from saccade.policies import CoreOutput, QOutput, QPolicy, State
+from saccade.policies import QOutput, QPolicy
 from saccade.policies.policy import Observations, lanes_of, map_observations
 
 
@@ -127,20 +126,9 @@ class DQN(ReplayAlgorithm):
             device=self.device,
         )
 
-    def store(
-        self,
-        observations: Any,
-        state: State,
-        core: CoreOutput,
-        actions: np.ndarray,
-        rewards: np.ndarray,
-        dones: np.ndarray,
-        finals: dict[int, Any],
-    ) -> None:
+    def store(self, step: Experience) -> None:
         """Put a step of all lanes into the replay."""
-        truncated = np.zeros_like(dones)
-        truncated[list(finals)] = True
-        self.replay.add(observations, actions, rewards, dones, truncated, finals)
+        self.replay.add(step.observations, step.actions, step.rewards, step.dones, step.truncated, step.finals)
 
     @property
     def beta(self) -> float:

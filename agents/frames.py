@@ -262,3 +262,10 @@ def _parts(tree: Any) -> list[Any]:
 def _check_shape(values: np.ndarray, expected: tuple[int, ...]) -> None:
     if values.shape != expected:
         raise ValueError(f"expected observations of shape {list(expected)}; got {list(values.shape)}")
+
+
+def stack_observations(observations: list[Any]) -> Arrays:
+    """Single observations as a batch ``[n, ...]``, or a dictionary of them."""
+    if isinstance(observations[0], dict):
+        return {key: np.stack([one[key] for one in observations]) for key in observations[0]}
+    return np.stack(observations)

@@ -12,8 +12,9 @@ from stable_baselines3.common.type_aliases import GymEnv, Schedule
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
-from saccade.agents.algorithm import Shown, stack_observations
+from saccade.agents.algorithm import Shown
 from saccade.agents.arguments import check_share
+from saccade.agents.frames import stack_observations
 from saccade.agents.losses import chosen, squared_error
 from saccade.agents.rollout import Rollout
 from saccade.agents.sequence import SequenceAlgorithm

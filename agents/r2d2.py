@@ -4,7 +4,6 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from stable_baselines3.common.policies import BasePolicy
@@ -15,10 +14,10 @@ from saccade.agents.algorithm import Shown
 from saccade.agents.arguments import check_least, check_share
 from saccade.agents.losses import chosen, greedy_values, masked_mean, n_step_returns, rescale, squared_error, unscale
 from saccade.agents.reinforce import Reinforce, core_terms
-from saccade.agents.replay import Lesson, ReplayAlgorithm
+from saccade.agents.replay import Experience, Lesson, ReplayAlgorithm
 from saccade.agents.sequences import SequenceReplay, Sequences
 from saccade.agents.update import LossTerms
-from saccade.policies import CoreOutput, QOutput, QPolicy, State
+from saccade.policies import QOutput, QPolicy
 from saccade.policies.core import join_outputs, map_state
 from saccade.policies.policy import map_observations
 
@@ -142,23 +141,14 @@ class R2D2(ReplayAlgorithm):
             device=self.device,
         )
 
-    def store(
-        self,
-        observations: Any,
-        state: State,
-        core: CoreOutput,
-        actions: np.ndarray,
-        rewards: np.ndarray,
-        dones: np.ndarray,
-        finals: dict[int, Any],
-    ) -> None:
+    def store(self, step: Experience) -> None:
         """Put a step of all lanes into the replay."""
-        truncated = np.zeros_like(dones)
-        truncated[list(finals)] = True
-        if core.decision is None:
-            decisions = core.features.new_zeros(len(dones), 0)
+        decision = step.core.decision
+        if decision is None:
+            decisions = step.core.features.new_zeros(len(step.dones), 0)
         else:
-            decisions = torch.cat([core.decision.value[0], core.decision.log_prob[0][:, None]], dim=-1)
+            decisions = torch.cat([decision.value[0], decision.log_prob[0][:, None]], dim=-1)
+        observations, state, _, actions, rewards, dones, truncated, finals = step
         self.replay.add(observations, state, actions, rewards, dones, truncated, finals, decisions)
 
     def exploration(self, greedy: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, Schedule
@@ -32,6 +32,25 @@ class Lesson(NamedTuple):
     terms: LossTerms
     priorities: Float[Tensor, " N"]
     indices: Int[np.ndarray, " N"]
+
+
+class Experience(NamedTuple):
+    """A step of all lanes, as a replay stores it: what was seen, done and got, before any normalisation.
+
+    Attributes:
+        state: the core's, before the step.
+        core: its output.
+        truncated: lanes whose episode was cut short; ``finals`` has what those saw last.
+    """
+
+    observations: Any
+    state: State
+    core: CoreOutput
+    actions: np.ndarray
+    rewards: Float[np.ndarray, " B"]
+    dones: Bool[np.ndarray, " B"]
+    truncated: Bool[np.ndarray, " B"]
+    finals: dict[int, Any]
 
 
 class ReplayAlgorithm(EpsilonGreedy):
@@ -143,17 +162,8 @@ class ReplayAlgorithm(EpsilonGreedy):
         """
 
     @abstractmethod
-    def store(
-        self,
-        observations: Any,
-        state: State,
-        core: CoreOutput,
-        actions: np.ndarray,
-        rewards: np.ndarray,
-        dones: np.ndarray,
-        finals: dict[int, Any],
-    ) -> None:
-        """Put a step of all lanes into the replay; ``state`` is the core's before the step, ``finals`` as in ``Outcome``."""
+    def store(self, step: Experience) -> None:
+        """Put a step of all lanes into the replay."""
 
     @abstractmethod
     def lesson(self) -> Lesson:
@@ -186,7 +196,9 @@ class ReplayAlgorithm(EpsilonGreedy):
                 return False
             self._episode_num += int(outcome.dones.sum())
             rewards, finals = self.originals_of(outcome)
-            self.store(originals, state, core, actions, rewards, outcome.dones, finals)
+            truncated = np.zeros_like(outcome.dones)
+            truncated[list(finals)] = True
+            self.store(Experience(originals, state, core, actions, rewards, outcome.dones, truncated, finals))
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
             if self.num_timesteps // self.n_envs % max(int(self.target_update_interval) // self.n_envs, 1) == 0:
                 self.update_target()

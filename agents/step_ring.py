@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int, Num
 
-from saccade.agents.frames import Arrays, observation_store, predicted_bytes
+from saccade.agents.frames import Arrays, observation_store, predicted_bytes, stack_observations
 from saccade.policies.policy import map_observations
 
 GOES_ON, TERMINATED, TRUNCATED, FINAL = range(4)
@@ -147,13 +147,6 @@ class StepRing:
         gone = self.indices(before, self.store.tail[lanes], lanes)
         self.n_finals -= int(np.count_nonzero(self.ends[gone] == FINAL))
         return gone
-
-
-def stack_observations(observations: list[Any]) -> Arrays:
-    """Observations as one batch ``[N, ...]``."""
-    if isinstance(observations[0], dict):
-        return {key: np.stack([one[key] for one in observations]) for key in observations[0]}
-    return np.stack(observations)
 
 
 def to_tensors(observations: Arrays, device: torch.device | str) -> Any:

@@ -76,7 +76,7 @@ def loop_over(make: Callable[[], gym.Env[Any, Any]], lanes: int) -> VecEnv:
     return DummyVecEnv([lambda: Monitor(make()) for _ in range(lanes)])
 
 
-def measure(quick: bool) -> list[harness.Row]:
+def measure(settings: harness.Settings) -> list[harness.Row]:
     """All rows."""
     rows = []
     for lanes in LANES:
@@ -86,7 +86,7 @@ def measure(quick: bool) -> list[harness.Row]:
             "plain Python": stepping(loop_over(PlainCatch, lanes), episodes),
             "TaskEnv": stepping(loop_over(lambda: TaskEnv(Catch), lanes), episodes),
         }
-        rates = harness.median_rates(work, rounds=3 if quick else 15)
+        rates = harness.median_rates(work, rounds=3 if settings.quick else 15)
         for peer in ("plain Python", "TaskEnv"):
             name, peer_name = f"Catch, {lanes} lanes, against {peer}", f"DummyVecEnv of {peer}"
             goal = GOAL_STEPS if lanes == GOAL_LANES else None

@@ -1,24 +1,24 @@
 """What arithmetic alone would allow: the multiplications of a network, and how many a thread does a second."""
 
 import statistics
-import time
 from math import prod
 
 import torch
+from harness import Settings
 from torch import Tensor, nn
 
 SIDE, PRODUCTS = 512, 20
 
 
-def peak(dtype: torch.dtype, rounds: int = 15) -> float:
+def peak(dtype: torch.dtype, settings: Settings, rounds: int = 15) -> float:
     """Floating-point operations a second in products of square matrices, the median of ``rounds`` timings."""
-    left, right = torch.rand(SIDE, SIDE, dtype=dtype), torch.rand(SIDE, SIDE, dtype=dtype)
+    left, right = (torch.rand(SIDE, SIDE, dtype=dtype, device=settings.device) for _ in range(2))
     rates = []
     for _ in range(rounds + 1):
-        start = time.process_time()
+        start = settings.clock()
         for _ in range(PRODUCTS):
             left @ right
-        rates.append(2 * SIDE**3 * PRODUCTS / (time.process_time() - start))
+        rates.append(2 * SIDE**3 * PRODUCTS / (settings.clock() - start))
     return statistics.median(rates[1:])
 
 
@@ -40,7 +40,7 @@ def multiplications(network: nn.Module, image: tuple[int, ...] | None) -> tuple[
     if image is not None:
         torso = network.get_submodule("features_extractor")
         hooks = [layer.register_forward_hook(note) for layer in torso.modules() if isinstance(layer, nn.Conv2d)]
-        torso(torch.zeros(1, *image))
+        torso(torch.zeros(1, *image, device=next(torso.parameters()).device))
         for hook in hooks:
             hook.remove()
     products = [weight.numel() * positions.get(weight, 1) for weight in network.parameters() if weight.ndim > 1]

@@ -7,9 +7,11 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from saccade.scripts.machine import machine, versions
 
@@ -17,6 +19,29 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 Work = Callable[[], int]
 """Does a piece of work and returns how many units of it were done."""
+
+
+class Settings(NamedTuple):
+    """How to measure.
+
+    Attributes:
+        quick: the same rows in less time, more roughly.
+        device: where networks are, ``cpu`` or ``cuda``.
+    """
+
+    quick: bool = False
+    device: str = "cpu"
+
+    def clock(self) -> float:
+        """Seconds that agents take: what they use of a processor, whoever else uses it; on a GPU, on the wall."""
+        if self.device == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def goal(self, ratio: float | None) -> float | None:
+        """A goal for the ratio, where it is meant: on a processor."""
+        return ratio if self.device == "cpu" else None
 
 
 class Row(NamedTuple):
@@ -103,28 +128,34 @@ def _rate(piece: Work, clock: Clock) -> float:
     return units / seconds
 
 
-def main(description: str, measure: Callable[[bool], list[Row]]) -> None:
-    """The command line of a benchmark: ``--json FILE`` and ``--quick``. Ends with status 1 if a goal was missed.
+def main(description: str, measure: Callable[[Settings], list[Row]], devices: Sequence[str] = ("cpu",)) -> None:
+    """The command line of a benchmark: ``--json FILE``, ``--quick``, ``--device``. Ends with status 1 if a goal was missed.
 
     Starts itself again where more than one thread is allowed: numpy and torch read that when they load.
 
     Args:
         description: what is measured, for ``--help``.
-        measure: takes whether to be quick, and returns the rows; the same rows, more roughly, when quick.
+        measure: returns the rows.
+        devices: where it can be measured, the first unless another is asked for.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write machine and rows to this file")
     parser.add_argument("--quick", action="store_true", help="the same rows in under a minute, less exactly")
+    parser.add_argument("--device", choices=devices, default=devices[0], help="where networks are")
     arguments = parser.parse_args()
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         parser.error(f"--json {arguments.json}: there is no folder {arguments.json.absolute().parent}")
     if any(os.environ.get(name) != "1" for name in THREADS):
         os.environ.update(dict.fromkeys(THREADS, "1"))
         os.execv(sys.executable, sys.orig_argv)
-    rows = measure(arguments.quick)
+    settings = Settings(arguments.quick, arguments.device)
+    rows = measure(settings)
     print(table(rows))
     if arguments.json is not None:
-        content = {"machine": machine(threads=1), "versions": versions(), "rows": [row._asdict() for row in rows]}
+        on = machine(threads=1, device=settings.device)
+        command = f"python benchmarks/{Path(sys.argv[0]).name}"
+        command += "" if settings.device == devices[0] else f" --device {settings.device}"
+        content = {"command": command, "machine": on, "versions": versions(), "rows": [row._asdict() for row in rows]}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
     raise SystemExit(any(row.met is False for row in rows))
 

@@ -25,16 +25,16 @@ def pong(lanes: int) -> VecEnv:
 
 def ppo(policy: str, env: VecEnv, **arguments: Any) -> PPO:
     """SB3's PPO."""
-    return PPO(policy, env, **arguments, device="cpu", seed=0)
+    return PPO(policy, env, **arguments, seed=0)
 
 
 def recurrent_ppo(policy: str, env: VecEnv, **arguments: Any) -> RecurrentPPO:
     """sb3-contrib's PPO with LSTMs."""
-    return RecurrentPPO(policy, env, **arguments, device="cpu", seed=0)
+    return RecurrentPPO(policy, env, **arguments, seed=0)
 
 
 def dqn(policy: str, env: GymEnv, **arguments: Any) -> DQN:
     """SB3's DQN."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "You are using a CNN policy")
-        return DQN(policy, env, **arguments, device="cpu", seed=0)
+        return DQN(policy, env, **arguments, seed=0)

@@ -1,6 +1,5 @@
 """How long ``predict`` takes beyond the network itself, ours and SB3's, for one observation."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -63,14 +62,16 @@ def repeat(call: Callable[[], object], times: int) -> harness.Work:
     return work
 
 
-def overhead(name: str, space: gym.spaces.Box, ours: DQN, peer: sb3.DQN, goal: float, times: int, rounds: int) -> harness.Row:
+def overhead(
+    name: str, space: gym.spaces.Box, ours: DQN, peer: sb3.DQN, goal: float, times: int, settings: harness.Settings
+) -> harness.Row:
     """``predict``'s time as a multiple of that of the network alone: no gradient, floats in, Q values out."""
     observation = space.sample()
     ours.policy.set_training_mode(False)
     peer.policy.set_training_mode(False)
     head = ours.policy.head
     assert isinstance(head, QHead)
-    floats = torch.as_tensor(observation)[None].float()
+    floats = torch.as_tensor(observation, device=settings.device)[None].float()
 
     def our_network() -> None:
         with torch.no_grad():
@@ -86,21 +87,22 @@ def overhead(name: str, space: gym.spaces.Box, ours: DQN, peer: sb3.DQN, goal: f
         "peer": lambda: peer.predict(observation, deterministic=True),
         "peer network": peer_network,
     }
-    rates = harness.median_rates({who: repeat(call, times) for who, call in calls.items()}, rounds, time.process_time)
+    rounds = 5 if settings.quick else 11
+    rates = harness.median_rates({who: repeat(call, times) for who, call in calls.items()}, rounds, settings.clock)
     factors = [rates[f"{whose} network"] / rates[who] for who, whose in (("ours", "our"), ("peer", "peer"))]
-    return harness.compare(name, "network's time", factors[0], factors[1], "SB3 DQN.predict", at_most=goal)
+    return harness.compare(name, "network's time", factors[0], factors[1], "SB3 DQN.predict", at_most=settings.goal(goal))
 
 
-def predict_rows(quick: bool) -> list[harness.Row]:
+def predict_rows(settings: harness.Settings) -> list[harness.Row]:
     """For a frame of Atari, and for a vector of four numbers."""
-    rounds = 5 if quick else 11
+    quick, device = settings
     frame, vector = Shows(FRAME), Shows(VECTOR)
-    cnn = DQN("CnnPolicy", frame, buffer_size=100, policy_kwargs=EQUAL, device="cpu", seed=0)
+    cnn = DQN("CnnPolicy", frame, buffer_size=100, policy_kwargs=EQUAL, device=device, seed=0)
     mlp_kwargs = {**EQUAL, "features_extractor_class": HiddenLayers}
-    mlp = DQN("MlpPolicy", vector, buffer_size=100, policy_kwargs=mlp_kwargs, device="cpu", seed=0)
-    cnn_peer = peers.dqn("CnnPolicy", frame, buffer_size=100)
-    mlp_peer = peers.dqn("MlpPolicy", vector, buffer_size=100)
+    mlp = DQN("MlpPolicy", vector, buffer_size=100, policy_kwargs=mlp_kwargs, device=device, seed=0)
+    cnn_peer = peers.dqn("CnnPolicy", frame, buffer_size=100, device=device)
+    mlp_peer = peers.dqn("MlpPolicy", vector, buffer_size=100, device=device)
     return [
-        overhead("predict, a frame 4x84x84", FRAME, cnn, cnn_peer, 1.2, 50 if quick else 100, rounds),
-        overhead("predict, 4 numbers", VECTOR, mlp, mlp_peer, 1.5, 500 if quick else 1000, rounds),
+        overhead("predict, a frame 4x84x84", FRAME, cnn, cnn_peer, 1.2, 50 if quick else 100, settings),
+        overhead("predict, 4 numbers", VECTOR, mlp, mlp_peer, 1.5, 500 if quick else 1000, settings),
     ]

@@ -6,16 +6,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3")
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """Processor, cores, threads in use and operating system."""
+def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores, threads in use, operating system, and the GPU where networks are on one."""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
+        **({} if device == "cpu" else {"accelerator": torch.cuda.get_device_name(device)}),
     }
 
 

@@ -64,7 +64,7 @@ def benchmark_section(name: str, report: dict[str, Any]) -> str:
         goal = "" if row["goal"] is None else f"{row['goal']}: {'met' if row['met'] else 'missed'}"
         share = [] if not floors else ["" if row["share"] is None else f"{row['share']:.0%}"]
         lines.append(f"| {' | '.join([row['name'], row['unit'], figure(row['ours']), peer, ratio, goal, *share])} |")
-    command = f"python benchmarks/{name}.py --json results/benchmarks/{name}.json"
+    command = f"{report['command']} --json results/benchmarks/{name}.json"
     table = "\n".join(lines)
     return (
         f"### {name.replace('_', ' ').capitalize()}\n\n{table}\n\n```bash\n{command}\n```\n\nMeasured on: {describe(report)}.\n"
@@ -80,4 +80,5 @@ def describe(report: dict[str, Any]) -> str:
     """Machine and versions in words."""
     machine, versions = report["machine"], report["versions"]
     packages = ", ".join(f"{name.replace('_', '-')} {version}" for name, version in versions.items())
-    return f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores a run, {packages}"
+    accelerator = f", {machine['accelerator']}" if "accelerator" in machine else ""
+    return f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores a run{accelerator}, {packages}"

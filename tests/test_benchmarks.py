@@ -62,7 +62,7 @@ def test_the_command_writes_rows(harness, monkeypatch, tmp_path):
         harness.compare("b", "us", 1.25),
     ]
     with pytest.raises(SystemExit) as end:
-        harness.main("What is measured.", lambda quick: rows)
+        harness.main("What is measured.", lambda settings: rows)
     assert end.value.code == 1
     report = json.loads(file.read_text())
     assert [list(row) for row in report["rows"]] == [KEYS, KEYS]

@@ -26,7 +26,7 @@ def train(*overrides: str) -> Path:
 
 def paddle_seen_last(folder: Path, lanes: int = 512) -> float:
     """In how many episodes the agent's last look before the ball lands has the paddle in it; from the middle, none has."""
-    agent = PQN.load(folder / "checkpoint.zip")
+    agent = PQN.load(folder / "checkpoint.zip", device="cpu")
     env = make_vec_env("saccade/Catch-v0", lanes, 7, {"height": 8, "width": 8, "ball_drift": 0})
     observations, state, starts = env.reset(), None, np.ones(lanes, np.bool_)
     seen = 0.0

@@ -10,7 +10,7 @@ from torch import Tensor
 from replay_agents import r2d2_probe, surprising
 from saccade.agents import R2D2
 from saccade.agents.algorithm import Shown
-from saccade.agents.replay import Lesson
+from saccade.agents.replay import Experience, Lesson
 from saccade.agents.sequences import Sequences
 from saccade.envs import Probe, ProbeAction, ProbeConstant, ProbeDiscount, ProbeMemory, ProbePolicy
 from saccade.policies.core import map_state
@@ -76,13 +76,13 @@ def test_without_its_weights_a_surprise_weighs_too_much() -> None:
 
 
 class StoresTheStateAfterTheStep(R2D2):
-    def store(self, observations: Any, state: Any, *rest: Any) -> None:
-        super().store(observations, self._last_state, *rest)
+    def store(self, step: Experience) -> None:
+        super().store(step._replace(state=self._last_state))
 
 
 class StoresNoState(R2D2):
-    def store(self, observations: Any, state: Any, *rest: Any) -> None:
-        super().store(observations, map_state(torch.zeros_like, state), *rest)
+    def store(self, step: Experience) -> None:
+        super().store(step._replace(state=map_state(torch.zeros_like, step.state)))
 
 
 class IgnoresStoredStates(R2D2):
