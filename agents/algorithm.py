@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -25,6 +26,7 @@ from saccade.agents.progress import ProgressCallback
 from saccade.agents.update import LossTerms, Updater
 from saccade.policies.core import CoreOutput, State, map_state
 from saccade.policies.policy import CorePolicy, Observations, map_observations
+from saccade.policies.torso import knows_bfloat16
 
 T = TypeVar("T", bound="CoreAlgorithm")
 
@@ -114,6 +116,12 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         )
         self.policy = self.policy.to(self.device)
+        if self.policy.mixed_precision and not knows_bfloat16(self.device):
+            warnings.warn(
+                "mixed_precision=True computes in bfloat16, which this processor only imitates: that is several times slower "
+                "than mixed_precision=False",
+                stacklevel=2,
+            )
         self.updater = Updater(self.policy, self.max_grad_norm)
 
     @abstractmethod

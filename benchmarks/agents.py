@@ -8,7 +8,7 @@ it starts over in every turn: how long episodes are decides what a sequence cost
 of the training. On Pong ours steps our own Atari environments, and the peer SB3's ``make_atari_env`` with stacked frames, as
 their users do; both with one thread, except where a row says two. On a processor, agents and ``predict`` are timed by what they
 use of it, whoever else does; frames, and whatever has its networks on a GPU, by the clock on the wall. ``floor`` is how fast
-the network's multiplications alone would let an agent learn there.
+the network's multiplications alone would let an agent learn there. Rows in bfloat16 need a device that knows it.
 """
 
 import copy
@@ -29,6 +29,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from saccade.agents import DQN, PPO
 from saccade.envs import make_vec_env
 from saccade.policies import Twin
+from saccade.policies.torso import knows_bfloat16
 
 LANES = 8
 PONG = "atari/pong"
@@ -166,7 +167,9 @@ def ppo_pong(settings: harness.Settings) -> list[harness.Row]:
         kwargs = {"net_arch": [], "mixed_precision": mixed_precision}
         return PPO("CnnPolicy", pong(LANES), **arguments, policy_kwargs=kwargs, device=device, seed=0)
 
-    entrants = [Entrant("fp32", ours(False), 1.3), Entrant("bf16 torso", ours(True), 1.7)]
+    entrants = [Entrant("fp32", ours(False), 1.3)]
+    if knows_bfloat16(torch.device(device)):
+        entrants.append(Entrant("bf16 torso", ours(True), 1.7))
     peer = peers.ppo("CnnPolicy", peers.pong(LANES), **arguments, device=device)
     steps = LANES * arguments["n_steps"]
     return contest(f"PPO, Pong, {LANES} lanes", peer, entrants, Visits(1, 4), settings, steps=steps)
@@ -194,9 +197,10 @@ def dqn_pong(settings: harness.Settings) -> list[harness.Row]:
 
     entrants = [
         Entrant("fp32", ours(UNIFORM, **same), 1.35),
-        Entrant("bf16 torso", ours(UNIFORM, **same, mixed_precision=True), 1.8),
         Entrant("double, dueling, 3 steps, prioritised", ours({}), same=False),
     ]
+    if knows_bfloat16(torch.device(device)):
+        entrants.append(Entrant("bf16 torso", ours(UNIFORM, **same, mixed_precision=True), 1.8))
     peer = peers.dqn("CnnPolicy", peers.pong(1), **ATARI_DQN, **GREEDY, device=device)
     updates = 32 / 4  # a transition is learned from 8 times on average, and what followed is looked at as often
     steps = 100 if quick else 400

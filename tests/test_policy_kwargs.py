@@ -1,5 +1,6 @@
 """``policy_kwargs`` as SB3's users write them: taken, or refused in words."""
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -232,3 +233,29 @@ def test_a_box_without_a_dimension_is_refused(make: Any) -> None:
         make(number)
     with pytest.raises(ValueError, match=r"'speed' is Box.*shape \(1,\)"):
         make(spaces.Dict({"vector": VECTOR, "speed": number}))
+
+
+# Mixed precision.
+
+
+def test_a_torso_in_bfloat16_sees_nearly_the_same() -> None:
+    space = spaces.Box(0, 255, (3, 36, 37), np.uint8)
+    whole = q_policy(space)
+    half = q_policy(space, mixed_precision=True)
+    half.load_state_dict(whole.state_dict())
+    seen = torch.as_tensor(np.stack([space.sample() for _ in range(B)]))
+    features = half.extract(seen)
+    assert features.dtype == torch.float32
+    assert 0 < (features - whole.extract(seen)).abs().max() < 0.05 * whole.extract(seen).abs().max()
+    features.square().mean().backward()
+    gradients = [weight.grad for weight in half.features_extractor.parameters()]
+    assert all(gradient is not None and gradient.dtype == torch.float32 and gradient.abs().sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize(("known", "warnings_expected"), [(True, 0), (False, 1)])
+def test_where_bfloat16_is_imitated_that_is_said(known: bool, warnings_expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saccade.agents.algorithm.knows_bfloat16", lambda device: known)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        PPO("MlpPolicy", "CartPole-v1", policy_kwargs={"mixed_precision": True}, device="cpu")
+    assert [("imitates" in str(warning.message)) for warning in caught] == [True] * warnings_expected
