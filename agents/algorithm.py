@@ -24,6 +24,7 @@ from saccade.agents.frames import stack_observations
 from saccade.agents.guard import by_key, check_experience, check_finite, check_observations, check_shape
 from saccade.agents.progress import ProgressCallback
 from saccade.agents.update import LossTerms, Updater
+from saccade.policies.arguments import check_arguments
 from saccade.policies.core import CoreOutput, State, map_state
 from saccade.policies.policy import CorePolicy, Observations, map_observations
 from saccade.policies.torso import knows_bfloat16
@@ -90,6 +91,7 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
         max_grad_norm: float,
         **sb3_kwargs: Any,
     ) -> None:
+        check_arguments(type(self), sb3_kwargs)
         super().__init__(
             policy,  # type: ignore[arg-type]
             env,
@@ -170,7 +172,7 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
         check_observations(self._last_obs, self.observation_space, env.num_envs, self.num_timesteps)
         check_finite(by_key(self._last_obs), self.num_timesteps)
         if self._last_state is None or bool(self._last_episode_starts.all()):
-            self._last_state = self.policy.initial_state(env.num_envs)
+            self._last_state = map_state(torch.detach, self.policy.initial_state(env.num_envs))
 
     def look(self, observations: Observations, episode_starts: Tensor) -> CoreOutput:
         """The core's output for what is seen now, ``[1, B, ...]``; its state becomes the last state. In inference mode."""

@@ -5,8 +5,6 @@ import io
 import json
 import pathlib
 from collections.abc import Iterable
-from difflib import get_close_matches
-from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -27,13 +25,15 @@ from saccade.agents.manifest import (
     encode_space,
     name_of,
 )
+from saccade.policies.arguments import check_arguments, named_arguments
 
 T = TypeVar("T", bound="Checkpointed")
 
 OMITTED = "_omitted_"
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining")
 SB3_ARGUMENTS = {"policy_kwargs": "policy_kwargs", "seed": "seed", "stats_window_size": "_stats_window_size"}
-NOT_STORED = {"self", "env", "sb3_kwargs", "_init_setup_model"}
+NOT_STORED = {"env", "_init_setup_model"}
+MISSING = object()
 
 
 class Checkpointed(BaseAlgorithm):
@@ -41,9 +41,9 @@ class Checkpointed(BaseAlgorithm):
 
     def constructor_arguments(self) -> dict[str, Any]:
         """What this algorithm was made with, by argument name; SB3 keeps each under an attribute of its name."""
-        names = {name: name for name in signature(type(self).__init__).parameters if name not in NOT_STORED}
+        names = {name: name for name in named_arguments(type(self), "sb3_kwargs") if name not in NOT_STORED}
         names |= {"policy": "policy_class", **SB3_ARGUMENTS}
-        return {argument: getattr(self, attribute) for argument, attribute in names.items()}
+        return {argument: getattr(self, attribute, MISSING) for argument, attribute in names.items()}
 
     def networks(self) -> dict[str, nn.Module]:
         """Everything with weights, by the name of its attribute."""
@@ -138,12 +138,7 @@ class Checkpointed(BaseAlgorithm):
         if manifest["agent"] != name_of(cls):
             raise CheckpointError(f"this is a checkpoint of {manifest['agent']}, not of {name_of(cls)}")
         given = {**(custom_objects or {}), **kwargs}
-        taken = [*signature(cls.__init__).parameters, *signature(BaseAlgorithm.__init__).parameters]
-        if unknown := given.keys() - set(taken):
-            near = get_close_matches(min(unknown), taken, n=1)
-            raise TypeError(
-                f"{cls.__name__} takes no argument {min(unknown)!r}{f'; the nearest is {near[0]!r}' if near else ''}"
-            )
+        check_arguments(cls, given)
         try:
             return cls._from_manifest(manifest, members, env, device, allowed_classes(allow), given)
         except (CheckpointError, ManifestError):
@@ -161,7 +156,7 @@ class Checkpointed(BaseAlgorithm):
         classes: dict[str, type],
         given: dict[str, Any],
     ) -> T:
-        own = {*signature(cls.__init__).parameters, *SB3_ARGUMENTS} - NOT_STORED
+        own = {*named_arguments(cls, "sb3_kwargs"), *SB3_ARGUMENTS} - NOT_STORED
         if strangers := manifest["arguments"].keys() - own:
             raise ManifestError(f"the checkpoint sets {', '.join(sorted(strangers))}, which only the caller may")
         stored = {name: value for name, value in manifest["arguments"].items() if name not in given}
@@ -187,6 +182,8 @@ class Checkpointed(BaseAlgorithm):
 
 def encode_or_omit(value: Any) -> Any:
     """A constructor argument as JSON, or in its place a note that it has none: a training is never lost for that."""
+    if value is MISSING:
+        return {OMITTED: "the agent has no attribute of that name"}
     try:
         return encode(value)
     except ManifestError as error:

@@ -43,6 +43,8 @@ class DQN(ReplayAlgorithm):
         priority_exponent: ``α``, how much errors decide what is drawn (Schaul et al. 2016); 0 draws uniformly.
         priority_correction: ``β`` at the start, how much the loss makes up for that; it rises to 1 over the training.
         target_update_interval: environment steps between two updates of the target network.
+        frames: how many frames are stacked in an image ``[k * channels, H, W]``, to store each once; 1 stores images whole.
+            ``None`` takes ``k`` for a number of grey frames, or of coloured ones where 3 divides it.
         exploration_fraction: share of the training over which ε falls from its initial to its final value.
         exploration_initial_eps: ε at the start.
         exploration_final_eps: ε at the end.
@@ -76,6 +78,7 @@ class DQN(ReplayAlgorithm):
         exploration_initial_eps: float = 1.0,
         exploration_final_eps: float = 0.05,
         max_grad_norm: float = 10.0,
+        frames: int | None = None,
         _init_setup_model: bool = True,
         **sb3_kwargs: Any,
     ) -> None:
@@ -102,6 +105,7 @@ class DQN(ReplayAlgorithm):
         self.double = double
         self.priority_exponent = priority_exponent
         self.priority_correction = priority_correction
+        self.frames = frames
         if _init_setup_model:
             self.set_up()
 
@@ -123,6 +127,7 @@ class DQN(ReplayAlgorithm):
             n_steps=self.n_steps,
             gamma=self.gamma,
             alpha=self.priority_exponent,
+            frames=self.frames,
             device=self.device,
         )
 

@@ -1,5 +1,6 @@
 """ε-greedy exploration, for every agent that learns Q values."""
 
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from saccade.agents.algorithm import CoreAlgorithm
 from saccade.agents.arguments import check_share
+from saccade.agents.masks import ActionMasks
 from saccade.policies import QPolicy
 
 
@@ -32,6 +34,16 @@ class EpsilonGreedy(CoreAlgorithm):
         self.exploration_initial_eps = initial
         self.exploration_final_eps = final
         self.exploration_schedule = LinearSchedule(initial, final, fraction)
+
+    def prepare(self) -> None:
+        """Say it where an environment forbids actions: that is for PPO."""
+        super().prepare()  # type: ignore[safe-super]
+        if self.env is not None and ActionMasks.said_by(self.env):
+            warnings.warn(
+                f"this environment forbids actions, and {type(self).__name__} tries them all while it learns; PPO keeps to the "
+                "allowed ones",
+                stacklevel=2,
+            )
 
     @property
     def exploration_rate(self) -> float:

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
-from saccade.policies.policy import map_observations
+from saccade.policies.policy import leaves, map_observations
 
 Arrays: TypeAlias = np.ndarray | dict[str, np.ndarray]
 """Observations as arrays, or a dictionary of them."""
@@ -81,12 +81,12 @@ class PlainStore(ObservationStore):
     def predicted_bytes(cls, space: gym.Space[Any], slots: int, n_envs: int) -> int:
         """Bytes of such a store before it is made."""
         one = map_observations(lambda part: int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize, _spaces(space))
-        return slots * n_envs * sum(_parts(one))
+        return slots * n_envs * sum(leaves(one))
 
     @property
     def nbytes(self) -> int:
         """Bytes of the observations."""
-        return sum(array.nbytes for array in _parts(self.arrays))
+        return sum(array.nbytes for array in leaves(self.arrays))
 
     def read(self, positions: Int[np.ndarray, "*#batch"], lanes: Int[np.ndarray, "*#batch"]) -> Arrays:
         """Living observations, ``[*batch, ...]``: a copy."""
@@ -96,7 +96,7 @@ class PlainStore(ObservationStore):
 
     def _write(self, lanes: np.ndarray, positions: np.ndarray, observations: Arrays) -> None:
         rows = self.flat(positions, lanes)
-        for array, values in zip(_parts(self.arrays), _parts(observations), strict=True):
+        for array, values in zip(leaves(self.arrays), leaves(observations), strict=True):
             _check_shape(values, (len(lanes), *array.shape[1:]))
             array[rows] = values
 
@@ -215,8 +215,8 @@ def stacked_frames(space: gym.Space[Any], frames: int | None = None) -> int:
 
     Args:
         space: the observation space.
-        frames: the answer, where it is known. ``None`` takes bytes ``[k, H, W]`` for ``k`` frames, if ``H`` and ``W`` are at
-            least 36 and ``k`` is at least 2 and not 3: those are the colours of one image.
+        frames: the answer, where it is known. ``None`` takes bytes ``[k, H, W]``, if ``H`` and ``W`` are at least 36, for ``k``
+            frames, or for ``k / 3`` where 3 divides ``k``: those have colours.
 
     Raises:
         ValueError: the number of frames does not suit the space.
@@ -225,7 +225,7 @@ def stacked_frames(space: gym.Space[Any], frames: int | None = None) -> int:
         if not is_byte_image(space) or space.shape is None:
             return 1
         k, height, width = space.shape
-        return k if k >= 2 and k != 3 and min(height, width) >= 36 else 1
+        return (k // 3 if k % 3 == 0 else k) if min(height, width) >= 36 else 1
     if frames < 1 or (frames > 1 and (not is_byte_image(space) or space.shape is None or space.shape[0] % frames)):
         raise ValueError(f"frames={frames} needs bytes of shape [{frames} * channels, H, W]; got {space}; frames=1 suits any")
     return frames
@@ -248,15 +248,10 @@ def predicted_bytes(space: gym.Space[Any], slots: int, n_envs: int, frames: int 
 def _spaces(space: gym.Space[Any]) -> Any:
     """A space, or a dictionary of them, each of fixed shape."""
     parts = dict(space.spaces) if isinstance(space, gym.spaces.Dict) else space
-    for part in _parts(parts):
+    for part in leaves(parts):
         if part.shape is None or part.dtype is None:
             raise ValueError(f"{part} has no fixed shape; flatten it, or use Box, Discrete, MultiDiscrete, MultiBinary or Dict")
     return parts
-
-
-def _parts(tree: Any) -> list[Any]:
-    """The entries of a dictionary in the order of their keys, or the one thing that is not a dictionary."""
-    return [tree[key] for key in sorted(tree)] if isinstance(tree, dict) else [tree]
 
 
 def _check_shape(values: np.ndarray, expected: tuple[int, ...]) -> None:

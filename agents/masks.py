@@ -33,10 +33,21 @@ class ActionMasks:
         self.infos: Sequence[dict[str, Any]] = env.unwrapped.reset_infos
 
     def note(self, infos: Sequence[dict[str, Any]], dones: np.ndarray) -> None:
-        """What the last step said; where an episode has ended, the next one's reset."""
+        """What the last step said; where an episode has ended, the next one's reset.
+
+        Raises:
+            ValueError: a step says what is allowed, and the reset before it did not.
+        """
+        if not self.known and self.size and any(KEY in info for info in infos):
+            raise ValueError(f"infos of steps have {KEY!r}, and those of reset have none; put it into both")
         if self.by_info:
             fresh = self.env.unwrapped.reset_infos
             self.infos = [fresh[i] if done else infos[i] for i, done in enumerate(dones)]
+
+    @classmethod
+    def said_by(cls, env: VecEnv) -> bool:
+        """Whether an environment says anything about its actions when it is reset."""
+        return env.has_attr(METHOD) or any(KEY in info for info in env.unwrapped.reset_infos)
 
     def now(self) -> Bool[np.ndarray, "B M"]:
         """The masks of the present observations, true where a choice is allowed.

@@ -1,5 +1,6 @@
 """PPO: proximal policy optimisation (Schulman et al. 2017) on whole sequences, over any core."""
 
+import warnings
 from collections.abc import Callable
 from math import gcd
 from typing import Any, ClassVar
@@ -28,6 +29,9 @@ from saccade.policies import ACTOR_CRITIC_POLICIES, ActorCriticPolicy
 
 SEQUENCE = 32
 """The most steps in a sequence where no ``sequence_length`` is named."""
+
+FEW = 8
+"""Steps: with fewer in a sequence, there is a warning."""
 
 METRICS = ("value_loss", "policy_gradient_loss", "entropy", "approx_kl", "clip_fraction")
 """The means that :class:`PPOLoss` gives."""
@@ -215,11 +219,11 @@ class PPO(SequenceAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         batch = self.batch()
+        self._explained = (batch.values, batch.returns)
         for _ in range(self.n_epochs):
             self._n_updates += 1
             if not self.one_epoch(batch):
                 break
-        self._explained = (batch.values, batch.returns)
         self.policy.note(self.rollout.observations)
 
     def record_training(self) -> None:
@@ -263,7 +267,14 @@ def steps_in_sequence(sequence_length: int | None, n_steps: int, batch_size: int
     if sequence_length is None:
         # A minibatch is then as many whole sequences as fit into it.
         most = min(SEQUENCE, batch_size)
-        return max(length for length in range(1, most + 1) if n_steps % length == 0) if remembers else 1
+        longest = max(length for length in range(1, most + 1) if n_steps % length == 0)
+        if remembers and longest < min(FEW, n_steps, batch_size):
+            warnings.warn(
+                f"n_steps={n_steps} divides into sequences of {longest} at most, too short to learn to remember by; "
+                f"n_steps={-(-n_steps // most) * most} into sequences of {most}",
+                stacklevel=2,
+            )
+        return longest if remembers else 1
     common = gcd(n_steps, batch_size)
     valid = [length for length in range(1, common + 1) if common % length == 0]
     if sequence_length not in valid:

@@ -48,6 +48,8 @@ class R2D2(ReplayAlgorithm):
         priority_mix: ``η``, weight of a sequence's largest error in its priority, beside the mean.
         rescale_epsilon: ``ε`` of the values' rescaling ``h``; ``None`` learns values as they are.
         target_update_interval: environment steps between two updates of the target network.
+        frames: how many frames are stacked in an image ``[k * channels, H, W]``, to store each once; 1 stores images whole.
+            ``None`` takes ``k`` for a number of grey frames, or of coloured ones where 3 divides it.
         exploration_fraction: share of the training over which ε falls from its initial to its final value.
         exploration_initial_eps: ε at the start.
         exploration_final_eps: ε at the end.
@@ -87,6 +89,7 @@ class R2D2(ReplayAlgorithm):
         exploration_final_eps: float = 0.05,
         exploration_spread: float = 0.0,
         max_grad_norm: float = 40.0,
+        frames: int | None = None,
         reinforce: Reinforce | None = None,
         _init_setup_model: bool = True,
         **sb3_kwargs: Any,
@@ -120,6 +123,7 @@ class R2D2(ReplayAlgorithm):
         self.rescale_epsilon = rescale_epsilon
         self.exploration_spread = exploration_spread
         self.reinforce = reinforce or Reinforce()
+        self.frames = frames
         if _init_setup_model:
             self.set_up()
 
@@ -138,6 +142,7 @@ class R2D2(ReplayAlgorithm):
             self.rng,
             gamma=self.gamma,
             alpha=self.priority_exponent,
+            frames=self.frames,
             device=self.device,
         )
 

@@ -63,7 +63,8 @@ class ReplayAlgorithm(EpsilonGreedy):
         gamma: discount factor.
         max_grad_norm: gradients are scaled down to this norm.
         buffer_size: transitions in the replay.
-        learning_starts: environment steps before the first update; until then every action is random.
+        learning_starts: environment steps before the first update, and with an empty replay before the next; until the first
+            every action is random.
         batch_size: what is drawn for an update: transitions (DQN) or sequences (R2D2).
         tau: how far the target network follows, 1 for a copy.
         train_freq: steps in every environment between two rounds of updates.
@@ -112,12 +113,14 @@ class ReplayAlgorithm(EpsilonGreedy):
         self.gradient_steps = gradient_steps
         self.target_update_interval = target_update_interval
         self._replay_lanes = 0
+        self._replay_since = 0
         self._row = (0, 0)
 
     def _setup_model(self) -> None:
         super()._setup_model()
         self.target = deepcopy(self.policy).requires_grad_(False)
         self.target.set_training_mode(False)
+        self.target.norm = self.policy.norm  # one set of statistics: both see the same
 
     def networks(self) -> dict[str, nn.Module]:
         """The policy, and the target network."""
@@ -128,6 +131,7 @@ class ReplayAlgorithm(EpsilonGreedy):
 
         An agent that was loaded gets one here, when it is to learn.
         """
+        super().prepare()
         assert self._last_episode_starts is not None
         if self._replay_lanes != self.n_envs:
             self.renew_replay()
@@ -135,6 +139,7 @@ class ReplayAlgorithm(EpsilonGreedy):
             self.replay.break_off()
         if self._row[1] > self.num_timesteps:  # counting has started over
             self._row = (0, 0)
+        self._replay_since = min(self._replay_since, self.num_timesteps)
 
     def set_up(self) -> None:
         """Networks and replay, for an agent that is made and not loaded; a replay too large is refused here."""
@@ -145,6 +150,7 @@ class ReplayAlgorithm(EpsilonGreedy):
         """An empty replay for the present number of environments."""
         self.replay = self.make_replay()
         self._replay_lanes = self.n_envs
+        self._replay_since = self.num_timesteps
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """SB3's, and the generator that draws from the replay."""
@@ -183,26 +189,37 @@ class ReplayAlgorithm(EpsilonGreedy):
         self.begin_acting(env)
         callback.on_rollout_start()
         for t in range(self.train_freq):
-            observations, state, originals = self._last_obs, self._last_state, self.original_observations()
-            starts = torch.as_tensor(self._last_episode_starts, device=self.device)
-            with torch.inference_mode():
-                seen = self.to_tensors(observations)
-                self.policy.note(seen)
-                core = self.look(seen, starts)
-                actions = self.explore(core.features[0], t).cpu().numpy()
-            outcome = self.act(env, actions, callback)
-            if outcome is None:
+            try:
+                stopped = not self.take_step(env, callback, t)
+            except BaseException:  # what was seen may have moved on, and what led there is not stored
+                self.break_off()
+                raise
+            if stopped:
                 self.break_off()
                 return False
-            self._episode_num += int(outcome.dones.sum())
-            rewards, finals = self.originals_of(outcome)
-            truncated = np.zeros_like(outcome.dones)
-            truncated[list(finals)] = True
-            self.store(Experience(originals, state, core, actions, rewards, outcome.dones, truncated, finals))
             self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
             if self.num_timesteps // self.n_envs % max(int(self.target_update_interval) // self.n_envs, 1) == 0:
                 self.update_target()
         callback.on_rollout_end()
+        return True
+
+    def take_step(self, env: VecEnv, callback: BaseCallback, t: int) -> bool:
+        """Act once in all lanes and store it; false if a callback asked to stop."""
+        state, originals = self._last_state, self.original_observations()
+        starts = torch.as_tensor(self._last_episode_starts, device=self.device)
+        with torch.inference_mode():
+            seen = self.to_tensors(self._last_obs)
+            self.policy.note(seen)
+            core = self.look(seen, starts)
+            actions = self.explore(core.features[0], t).cpu().numpy()
+        outcome = self.act(env, actions, callback)
+        if outcome is None:
+            return False
+        self._episode_num += int(outcome.dones.sum())
+        rewards, finals = self.originals_of(outcome)
+        truncated = np.zeros_like(outcome.dones)
+        truncated[list(finals)] = True
+        self.store(Experience(originals, state, core, actions, rewards, outcome.dones, truncated, finals))
         return True
 
     def original_observations(self) -> Any:
@@ -244,7 +261,7 @@ class ReplayAlgorithm(EpsilonGreedy):
 
     def train(self) -> None:
         """A round of updates, once there is enough to learn from."""
-        if self.num_timesteps <= self.learning_starts or len(self.replay) == 0:
+        if self.num_timesteps - self._replay_since <= self.learning_starts or len(self.replay) == 0:
             return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -252,13 +269,15 @@ class ReplayAlgorithm(EpsilonGreedy):
         for _ in range(updates):
             lesson = self.lesson()
             self.updater.step(lesson.terms)
-            self.replay.update_priorities(lesson.indices, lesson.priorities)
+            known = lesson.priorities.isfinite()  # as the updater, leave out what is not
+            self.replay.update_priorities(lesson.indices[known.cpu().numpy()], lesson.priorities[known])
         self._n_updates += updates
 
     def update_target(self) -> None:
         """Move the target network towards the policy."""
         polyak_update(self.policy.parameters(), self.target.parameters(), self.tau)
-        polyak_update(self.policy.buffers(), self.target.buffers(), 1.0)
+        for theirs, ours in zip(self.target.buffers(), self.policy.buffers(), strict=True):
+            theirs.copy_(ours)  # whatever their type; and a mask of infinities does not survive an average
 
     def row_is_due(self, iteration: int, log_interval: int | None) -> bool:
         """After every ``log_interval`` episodes (SB3), but not more often than every ``ROW_STEPS`` steps."""

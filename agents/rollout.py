@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from saccade.policies.core import State, map_state
-from saccade.policies.policy import Observations, map_observations
+from saccade.policies.policy import Observations, lanes_of, leaves, map_observations
 
 
 @dataclass
@@ -37,33 +36,26 @@ class Rollout:
     states: list[State] = field(default_factory=list)
 
     @classmethod
-    def empty(
-        cls,
-        n_steps: int,
-        n_envs: int,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        decision_size: int,
-        device: torch.device,
-    ) -> "Rollout":
-        """Buffers for ``T = n_steps`` steps in ``B = n_envs`` lanes."""
+    def empty(cls, n_steps: int, seen: Observations, action_space: gym.Space[Any], decision_size: int) -> "Rollout":
+        """Buffers for ``T = n_steps`` steps.
 
-        def zeros(steps: int, space: gym.Space[Any]) -> Tensor:
-            if space.shape is None:
-                raise ValueError(f"{space} has no fixed shape")
-            one = torch.as_tensor(np.zeros(space.shape, dtype=space.dtype))
-            return torch.zeros(steps, n_envs, *one.shape, dtype=one.dtype, device=device)
+        Args:
+            n_steps: ``T``.
+            seen: observations ``[B, ...]``, for their types and device: ``VecNormalize`` makes floats of whole numbers.
+            action_space: a ``Box`` has floats for actions, whatever its own type.
+            decision_size: ``K``.
+        """
+        lanes, one = lanes_of(seen), leaves(seen)[0]
+        assert action_space.shape is not None
 
         def floats(*sizes: int) -> Tensor:
-            return torch.zeros(n_steps, n_envs, *sizes, device=device)
+            return torch.zeros(n_steps, lanes, *sizes, device=one.device)
 
-        spaces: Any = observation_space
-        if isinstance(observation_space, gym.spaces.Dict):
-            spaces = dict(observation_space.spaces)
+        whole = torch.zeros(n_steps, lanes, *action_space.shape, dtype=torch.int64, device=one.device)
         return cls(
-            observations=map_observations(lambda space: zeros(n_steps + 1, space), spaces),
-            episode_starts=torch.zeros(n_steps + 1, n_envs, dtype=torch.bool, device=device),
-            actions=zeros(n_steps, action_space),
+            observations=map_observations(lambda part: part.new_zeros(n_steps + 1, *part.shape), seen),
+            episode_starts=torch.zeros(n_steps + 1, lanes, dtype=torch.bool, device=one.device),
+            actions=floats(*action_space.shape) if isinstance(action_space, gym.spaces.Box) else whole,
             rewards=floats(),
             decisions=floats(decision_size),
             decision_log_probs=floats(),
@@ -109,8 +101,3 @@ class Rollout:
         if self.decisions.shape[-1] == 0:
             return None
         return torch.cat([self.decisions, torch.zeros_like(self.decisions[:1])])
-
-
-def parts(observations: Observations) -> list[Tensor]:
-    """The tensors of an observation, in the order of its keys if it is a dictionary."""
-    return [observations[key] for key in sorted(observations)] if isinstance(observations, dict) else [observations]

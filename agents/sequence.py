@@ -14,9 +14,9 @@ from torch import Tensor
 
 from saccade.agents.algorithm import CoreAlgorithm
 from saccade.agents.arguments import check_least
-from saccade.agents.rollout import Rollout, parts
+from saccade.agents.rollout import Rollout
 from saccade.policies.core import map_state
-from saccade.policies.policy import Observations
+from saccade.policies.policy import Observations, leaves
 
 
 class SequenceAlgorithm(CoreAlgorithm):
@@ -52,14 +52,8 @@ class SequenceAlgorithm(CoreAlgorithm):
 
     def make_rollout(self) -> Rollout:
         """Empty buffers for one rollout."""
-        return Rollout.empty(
-            self.n_steps,
-            self.n_envs,
-            self.observation_space,
-            self.action_space,
-            self.policy.core.decision_size,
-            self.device,
-        )
+        seen = self.to_tensors(self._last_obs)
+        return Rollout.empty(self.n_steps, seen, self.action_space, self.policy.core.decision_size)
 
     @abstractmethod
     def explore(self, features: Tensor, t: int) -> Tensor:
@@ -109,5 +103,5 @@ class SequenceAlgorithm(CoreAlgorithm):
 
     def _store(self, t: int, observations: Observations) -> None:
         self.rollout.episode_starts[t] = torch.as_tensor(self._last_episode_starts)
-        for buffer, part in zip(parts(self.rollout.observations), parts(observations), strict=True):
+        for buffer, part in zip(leaves(self.rollout.observations), leaves(observations), strict=True):
             buffer[t] = part

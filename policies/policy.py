@@ -1,8 +1,6 @@
 """SB3 policies around a torso, a core and heads."""
 
-import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, TypeAlias, cast
 
 import gymnasium as gym
@@ -14,6 +12,7 @@ from stable_baselines3.common.preprocessing import is_image_space, preprocess_ob
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
+from saccade.policies.arguments import check_arguments
 from saccade.policies.core import Core, CoreOutput, State, map_state
 from saccade.policies.heads import stream
 from saccade.policies.normalize import RunningNorm
@@ -263,25 +262,6 @@ class CorePolicy(BasePolicy):
         return self.obs_to_tensor(observation)
 
 
-def check_arguments(policy_class: type[CorePolicy], named: dict[str, Any]) -> None:
-    """Refuse what no constructor along the class's ancestors takes.
-
-    Raises:
-        TypeError: there is such a name; names the class and the nearest valid one, or all where none is near.
-    """
-    taken: dict[str, None] = {}
-    for cls in policy_class.__mro__:
-        if "__init__" in vars(cls):
-            parameters = inspect.signature(vars(cls)["__init__"]).parameters.values()
-            taken |= dict.fromkeys(one.name for one in parameters if one.kind not in {one.VAR_POSITIONAL, one.VAR_KEYWORD})
-            if all(one.kind != one.VAR_KEYWORD for one in parameters):
-                break
-    for name in sorted(named.keys() - taken.keys()):
-        near = get_close_matches(name, taken, n=1)
-        hint = f"the nearest is {near[0]!r}" if near else f"it takes {', '.join(list(taken)[1:])}"
-        raise TypeError(f"{policy_class.__name__} takes no argument {name!r}; {hint}")
-
-
 def running_norm(space: gym.Space[Any]) -> RunningNorm:
     """Statistics for a space of vectors.
 
@@ -296,3 +276,8 @@ def running_norm(space: gym.Space[Any]) -> RunningNorm:
 def lanes_of(observations: Observations) -> int:
     """``B`` of observations ``[B, ...]``."""
     return len(next(iter(observations.values())) if isinstance(observations, dict) else observations)
+
+
+def leaves(observations: Any) -> list[Any]:
+    """The parts of an observation in the order of their keys; the one thing that is not a dictionary."""
+    return [observations[key] for key in sorted(observations)] if isinstance(observations, dict) else [observations]

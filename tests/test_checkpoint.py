@@ -51,6 +51,7 @@ def test_the_next_update_after_loading_is_the_next_update(make: Callable[[], PQN
     model = make().learn(7 * 5 * 3)
     model.save(tmp_path / "agent")
     loaded = PQN.load(tmp_path / "agent", env=model.env, device="cpu")
+    loaded._setup_learn(1)
     loaded.prepare()
     loaded.rollout = model.rollout
     loaded.set_logger(model.logger)

@@ -178,3 +178,8 @@ def test_refuses_what_does_not_fit() -> None:
     for store in (FrameStore(stacks(2), 5, 1, 2), PlainStore(stacks(2), 5, 1)):
         with pytest.raises(ValueError, match="shape"):
             store.append(np.array([0]), np.zeros((1, 2, W, H), np.uint8))
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(1, 1), (2, 2), (3, 1), (4, 4), (6, 2), (12, 4)])
+def test_channels_that_three_divides_are_colours(channels: int, expected: int) -> None:
+    assert stacked_frames(spaces.Box(0, 255, (channels, 36, 40), np.uint8)) == expected
