@@ -4,6 +4,7 @@ from saccade.agents.archive import CheckpointError
 from saccade.agents.dqn import DQN
 from saccade.agents.guard import InvalidExperienceError
 from saccade.agents.manifest import ManifestError
+from saccade.agents.masks import Masked
 from saccade.agents.policy_evaluation import PolicyEvaluation
 from saccade.agents.ppo import PPO
 from saccade.agents.pqn import PQN
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointError",
     "InvalidExperienceError",
     "ManifestError",
+    "Masked",
     "PolicyEvaluation",
     "Reinforce",
 ]

@@ -22,7 +22,7 @@ class Finding(NamedTuple):
     message: str
 
 
-OVERFIT_STEPS = 500
+OVERFIT_STEPS = 2000
 OVERFIT_SHARE = 0.1
 LARGE_LOSS = 100.0
 
@@ -64,8 +64,9 @@ def first_batch(model: CoreAlgorithm) -> Any:
 def check_experience(shown: Shown) -> Finding:
     """Whether there is anything to learn from in the batch."""
     rewards, ends = shown.rewards, int(shown.episode_starts[1:].sum())
-    lanes = shown.episode_starts.shape[1]
-    seen = f"{rewards.numel()} steps in {lanes} lanes, {ends} episode ends, rewards {span(rewards)}"
+    steps, sequences = rewards.shape
+    among = f", {ends} episode ends among them" if steps > 1 else ""
+    seen = f"{sequences} sequences of {steps} steps{among}, rewards {span(rewards)}"
     if not bool(rewards.any()):
         return Finding(
             "experience",
@@ -117,7 +118,9 @@ def check_first_loss(first: LossTerms) -> Finding:
         return Finding("first loss", False, f"is {loss}: some input or weight is not finite ({terms})")
     if abs(loss) > LARGE_LOSS:
         return Finding(
-            "first loss", False, f"is {loss:.3g}, far from 0 ({terms}): scale rewards or observations (VecNormalize)"
+            "first loss",
+            False,
+            f"is {loss:.3g}, far from 0 ({terms}): scale rewards (normalize_reward=true)",
         )
     return Finding("first loss", True, f"{loss:.3g} ({terms})")
 

@@ -1,11 +1,16 @@
 """Which actions are allowed now, as environments say it: by a method ``action_masks`` (sb3-contrib), or in their infos."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool
 from stable_baselines3.common.vec_env import VecEnv
+
+from saccade.policies import ActorCriticPolicy, CorePolicy
+
+if TYPE_CHECKING:
+    from saccade.agents.algorithm import CoreAlgorithm
 
 METHOD, KEY = "action_masks", "action_mask"
 
@@ -45,6 +50,13 @@ class ActionMasks:
             self.infos = [fresh[i] if done else infos[i] for i, done in enumerate(dones)]
 
     @classmethod
+    def of(cls, policy: CorePolicy, env: VecEnv) -> "ActionMasks":
+        """For a policy; one without a distribution knows no masks."""
+        if not isinstance(policy, ActorCriticPolicy):
+            return cls(env, 0)
+        return cls(env, policy.distribution.mask_size, policy.distribution.choices)
+
+    @classmethod
     def said_by(cls, env: VecEnv) -> bool:
         """Whether an environment says anything about its actions when it is reset."""
         return env.has_attr(METHOD) or any(KEY in info for info in env.unwrapped.reset_infos)
@@ -67,3 +79,44 @@ class ActionMasks:
             which = "at all" if len(self.starts) == 1 else f"for choice {choice}"
             raise ValueError(f"the action mask of environment {index} allows no action {which}")
         return masks
+
+
+class Masked:
+    """An agent that keeps to the allowed actions and to its memory, for SB3's ``evaluate_policy``.
+
+    SB3's own evaluation hands an agent no masks, and sb3-contrib's no memory. ::
+
+        player = Masked(agent, env)
+        evaluate_policy(player, env, callback=player.note)
+
+    Args:
+        agent: one that has learned, or not.
+        env: the environment that is played in.
+    """
+
+    def __init__(self, agent: "CoreAlgorithm", env: VecEnv) -> None:
+        self.agent, self.env = agent, env
+        self.masks: ActionMasks | None = None
+        self._told = True
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: np.ndarray | None = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """The agent's, among the allowed actions.
+
+        Raises:
+            ValueError: masks come in infos, and :meth:`note` was not told of a step.
+        """
+        if self.masks is None or episode_start is None or episode_start.all():  # reset, perhaps by hand
+            self.masks, self._told = ActionMasks.of(self.agent.policy, self.env), True
+        if not self._told:
+            raise ValueError("masks come in the infos of steps: evaluate_policy(player, env, callback=player.note)")
+        self._told = not self.masks.by_info
+        masks = self.masks.now() if self.masks.known else None
+        return self.agent.policy.predict(observation, state, episode_start, deterministic, masks)
+
+    def note(self, local: dict[str, Any], _: dict[str, Any]) -> None:
+        """What ``evaluate_policy`` tells its callback of every lane after each step."""
+        assert self.masks is not None
+        self.masks.note(local["infos"], local["dones"])
+        self._told = True

@@ -128,8 +128,7 @@ class PPO(SequenceAlgorithm):
         """A rollout's buffers, and where action masks come from."""
         super().prepare()
         assert self.env is not None and self._last_episode_starts is not None
-        distribution = self.policy.distribution
-        self.action_masks = ActionMasks(self.env, distribution.mask_size, distribution.choices)
+        self.action_masks = ActionMasks.of(self.policy, self.env)
         self.action_masks.note(self._last_infos, self._last_episode_starts)  # training may go on in mid-episode
         self.judgement = Judgement.empty(self.rollout, self.action_masks.size if self.action_masks.known else 0)
 

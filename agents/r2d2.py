@@ -114,9 +114,7 @@ class R2D2(ReplayAlgorithm):
         check_least(1, n_steps=n_steps, sequence_length=sequence_length)
         check_share("priority_correction", priority_correction)
         check_share("priority_mix", priority_mix)
-        self.burn_in = burn_in
-        self.sequence_length = sequence_length
-        self.n_steps = n_steps
+        self.burn_in, self.sequence_length, self.n_steps = burn_in, sequence_length, n_steps
         self.priority_exponent = priority_exponent
         self.priority_correction = priority_correction
         self.priority_mix = priority_mix

@@ -224,7 +224,9 @@ class AtariVecEnv(VecEnv):
             self._dones[lane] = True
             info = self._infos[lane]
             info["terminal_observation"] = observation
-            info["TimeLimit.truncated"] = frame.truncated and not (self.terminal_on_life_loss and frame.life_lost)
+            info["TimeLimit.truncated"] = (
+                frame.truncated and not frame.terminated and not (self.terminal_on_life_loss and frame.life_lost)
+            )
             frame = yield from self._next_life()
             yield from self._start(lane, frame)
 

@@ -39,21 +39,24 @@ class BadEnvironmentArguments(CannotMakeEnvironment):
 
 
 def make_vec_env(
-    env_id: str,
+    env_id: str | Callable[..., gym.Env[Any, Any]],
     n_envs: int = 1,
     seed: int | None = None,
     kwargs: Mapping[str, Any] | None = None,
     wrappers: Sequence[Wrapper] = (),
+    env_kwargs: Mapping[str, Any] | None = None,
 ) -> VecEnv:
     """Make ``n_envs`` environments of one kind, with episode statistics in the infos as SB3 expects them.
 
     Args:
-        env_id: an id registered with Gymnasium, ours included, ``module:Id``, or ``atari/game``.
+        env_id: an id registered with Gymnasium, ours included, ``module:Id``, or ``atari/game``; or a class or function that
+            makes one environment.
         n_envs: how many.
         seed: applied by the first ``reset``; ``None`` for a random one.
         kwargs: arguments of the environment. ``render_mode`` is ``"rgb_array"`` unless given, where that exists.
         wrappers: put around each environment in turn, the first innermost, and all outside of ``Monitor`` as SB3's
             ``wrapper_class``: episode statistics are of the environment as it was.
+        env_kwargs: SB3's word for ``kwargs``.
 
     Returns:
         A :class:`TaskVecEnv` for a batched task, an :class:`AtariVecEnv` for a game, a :class:`GymnasiumVecEnv` for what
@@ -67,7 +70,9 @@ def make_vec_env(
         ValueError: ``n_envs`` is below 1, or the environment or a wrapper refuses the value of an argument.
     """
     require_at_least("n_envs", n_envs, 1)
-    arguments = dict(kwargs or {})
+    arguments = {**(kwargs or {}), **(env_kwargs or {})}
+    if not isinstance(env_id, str):
+        return env_util.make_vec_env(_checked(partial(env_id, **arguments)), n_envs, seed, wrapper_class=_wrapped(wrappers))
     if env_id.startswith(ATARI):
         _refuse_wrappers(env_id, wrappers)
         return _seeded(_make_atari(env_id, n_envs, arguments), seed)
@@ -153,15 +158,19 @@ def _one_env(spec: EnvSpec, arguments: dict[str, Any]) -> Callable[[], gym.Env[A
     if isinstance(metadata, dict) and "rgb_array" in metadata.get("render_modes", ()):
         arguments.setdefault("render_mode", "rgb_array")
 
-    index = count()
-
     def make() -> gym.Env[Any, Any]:
         try:
-            return CheckedExperience(gym.make(spec.id, **arguments), next(index))
+            return gym.make(spec.id, **arguments)
         except TypeError as error:
             raise BadEnvironmentArguments(f"{spec.id} cannot be made with {arguments}: {error}") from error
 
-    return make
+    return _checked(make)
+
+
+def _checked(make: Callable[[], gym.Env[Any, Any]]) -> Callable[[], gym.Env[Any, Any]]:
+    """Environments that check what they return, and know which they are."""
+    index = count()
+    return lambda: CheckedExperience(make(), next(index))
 
 
 def _refuse_unknown(env_id: str, arguments: Mapping[str, Any], taken: list[str]) -> None:

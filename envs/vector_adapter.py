@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 Observations = Shaped[np.ndarray, "N ..."] | dict[str, np.ndarray]
 Indices = None | int | Iterable[int]
+MASK = "action_mask"
 
 
 class GymnasiumVecEnv(VecEnv):
@@ -21,7 +22,7 @@ class GymnasiumVecEnv(VecEnv):
 
     The info of a lane whose episode has ended holds ``terminal_observation``, ``TimeLimit.truncated``, ``episode``
     (``r`` return, ``l`` steps, ``t`` seconds since this object was made), and whatever the environment says about the
-    last step. All other infos are empty.
+    last step. All other infos are empty, but for an ``action_mask`` where the environment gives one.
 
     SB3 wants the first observation of the next episode in the very step that ends one. A vector environment that
     restarts within that step (``SAME_STEP``), or by :meth:`reset` with a mask of lanes (``DISABLED``), can give it. One
@@ -57,12 +58,14 @@ class GymnasiumVecEnv(VecEnv):
     def reset(self) -> Observations:
         """Start a new episode in every lane."""
         # One number is all that the vector environments of Gymnasium's own classic control take; the others add the lane to it.
-        observations, _ = self.envs.reset(seed=self._seeds[0])
+        observations, info = self.envs.reset(seed=self._seeds[0], options=self._options[0] or None)
+        self.reset_infos = [{} for _ in range(self.num_envs)]
+        self._tell(self.reset_infos, info)
         self._reset_seeds()
         self._reset_options()
         self._returns[:] = 0
         self._lengths[:] = 0
-        return observations
+        return own(observations)
 
     def step_async(self, actions: Any) -> None:
         """Take one action a lane."""
@@ -75,20 +78,31 @@ class GymnasiumVecEnv(VecEnv):
         observations, rewards, terminated, truncated, info = self.envs.step(self._actions)
         self._returns += rewards
         self._lengths += 1
-        # New arrays: SB3's loops and callbacks keep them, and some vector environments write into theirs again.
+        # SB3's loops and callbacks keep arrays, and some vector environments write into theirs again.
         dones = terminated | truncated
         rewards = rewards.astype(np.float32)
+        observations = own(observations)
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        self._tell(infos, info)
         if dones.any():
             last, notes = observations, info
             if self._same_step:
                 last, notes = info["final_obs"], info.get("final_info", {})
+                self._tell(self.reset_infos, info)
             self._fill_infos(infos, dones, truncated & ~terminated, last, notes)
             self._returns[dones] = 0
             self._lengths[dones] = 0
             if not self._same_step:
-                observations, _ = self.envs.reset(options={"reset_mask": dones})
+                observations, info = self.envs.reset(options={"reset_mask": dones})
+                observations = own(observations)
+                self._tell(self.reset_infos, info)
         return observations, rewards, dones, infos
+
+    def _tell(self, infos: list[dict[str, Any]], notes: dict[str, Any]) -> None:
+        """Which actions are allowed, in the lanes of which that is said."""
+        if MASK in notes:
+            for lane in notes.get(f"_{MASK}", np.ones(self.num_envs, np.bool_)).nonzero()[0].tolist():
+                infos[lane][MASK] = notes[MASK][lane]
 
     def _fill_infos(
         self,
@@ -105,10 +119,9 @@ class GymnasiumVecEnv(VecEnv):
             for name, values in notes.items():
                 if not name.startswith("_") and notes.get(f"_{name}", dones)[lane] and not isinstance(values, dict):
                     info[name] = values[lane]
-            if isinstance(last, dict):
-                info["terminal_observation"] = {name: values[lane].copy() for name, values in last.items()}
-            else:
-                info["terminal_observation"] = last[lane]
+            info["terminal_observation"] = (
+                {name: values[lane] for name, values in last.items()} if isinstance(last, dict) else last[lane]
+            )
             info["TimeLimit.truncated"] = bool(cut_off[lane])
             info["episode"] = {"r": round(float(self._returns[lane]), 6), "l": int(self._lengths[lane]), "t": now}
 
@@ -148,3 +161,8 @@ class GymnasiumVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Indices = None) -> list[bool]:
         """True for ``Monitor``, whose bookkeeping is built in, and false for every other wrapper."""
         return [issubclass(wrapper_class, Monitor) for _ in self._get_indices(indices)]
+
+
+def own(observations: Observations) -> Observations:
+    """Copies that nobody else writes into."""
+    return {name: part.copy() for name, part in observations.items()} if isinstance(observations, dict) else observations.copy()

@@ -4,6 +4,15 @@ import inspect
 from difflib import get_close_matches
 from typing import Any
 
+WORDS = {
+    "lstm_hidden_size": 'core_kwargs={"hidden_size": ...}',
+    "n_lstm_layers": 'core_kwargs={"n_layers": ...}',
+    "enable_critic_lstm": "core_class=Twin for an LSTM each, LSTM for one",
+    "shared_lstm": "core_class=LSTM",
+    "optimize_memory_usage": "nothing: frames are stored once",
+}
+"""What SB3's and sb3-contrib's users say, and what to say here."""
+
 
 def named_arguments(cls: type, until: str | None = None) -> list[str]:
     """The names that a constructor takes, and those it hands ``**kwargs`` on to.
@@ -34,4 +43,5 @@ def check_arguments(cls: type, named: dict[str, Any]) -> None:
     for name in sorted(named.keys() - set(taken)):
         near = get_close_matches(name, taken, n=1)
         hint = f"the nearest is {near[0]!r}" if near else f"it takes {', '.join(taken)}"
+        hint = f"write {WORDS[name]}" if name in WORDS else hint
         raise TypeError(f"{cls.__name__} takes no argument {name!r}; {hint}")

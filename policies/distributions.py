@@ -198,12 +198,12 @@ class DiagonalGaussian(ActionDistribution):
     def sample(self, parameters: Tensor) -> Draw:
         """Numbers ``[..., *shape]``."""
         noise = torch.randn_like(parameters) * self.log_std.detach().exp()
-        actions = (parameters.detach() + noise).unflatten(-1, self.shape)
+        actions = (parameters.detach() + noise).reshape(*parameters.shape[:-1], *self.shape)
         return Draw(actions, self.score(parameters, actions).log_prob)
 
     def mode(self, parameters: Tensor) -> Tensor:
         """The means ``[..., *shape]``."""
-        return parameters.unflatten(-1, self.shape)
+        return parameters.reshape(*parameters.shape[:-1], *self.shape)
 
     def score(self, parameters: Tensor, actions: Tensor) -> Scores:
         """Of numbers ``[..., *shape]``."""

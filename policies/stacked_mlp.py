@@ -23,6 +23,11 @@ def tanh_(x: Tensor) -> Tensor:
     return x
 
 
+def is_traced() -> bool:
+    """Whether the operations are being recorded: what numpy does leaves no trace."""
+    return torch.compiler.is_compiling() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
 class Activation(NamedTuple):
     """A function in place, and the gradient by its input from the one by its output and that output."""
 
@@ -79,7 +84,7 @@ class StackedMLP(nn.Module):
         The gradient has no derivative of its own (``create_graph=True``), unless the activation is an unusual one.
         """
         activation = ACTIVATIONS.get(type(self.activation))
-        if activation is None:
+        if activation is None or is_traced():
             outputs = self(inputs.reshape(len(inputs), -1, inputs.shape[-1]))
             outputs = outputs.view(*inputs.shape[:-1], -1)
             return tuple(layer(hidden) for layer, hidden in zip(layers, outputs, strict=True))

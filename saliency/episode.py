@@ -17,7 +17,6 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from saccade.agents.masks import ActionMasks
-from saccade.policies.actor_critic import ActorCriticPolicy
 from saccade.policies.core import map_state
 from saccade.policies.policy import CorePolicy, map_observations
 from saccade.policies.tap import TapKind, recording
@@ -116,7 +115,7 @@ def play_episode(policy: CorePolicy, env: VecEnv, max_steps: int = 256, render: 
     pictures: list[Any] = []
     with undisturbed(policy), torch.no_grad(), recording() as taps:
         observations: Any = env.reset()
-        allowed = ActionMasks(env, policy.distribution.mask_size if isinstance(policy, ActorCriticPolicy) else 0)
+        allowed = ActionMasks.of(policy, env)
         state = policy.initial_state(env.num_envs)
         starts, finished = np.ones(env.num_envs, dtype=np.bool_), False
         while len(rows) < max_steps and not finished:

@@ -61,7 +61,7 @@ class Steps:
     def readouts(self, policy: CorePolicy, inputs: Observations) -> dict[str, Float[Tensor, "N _"]]:
         """What every head would say in every lane, were it to see ``inputs`` in place of its own."""
         replay = None if self.decisions is None else self.decisions[None]
-        features = policy.features_extractor(inputs)
+        features = policy.see(inputs)
         core = policy.core(features[None], self.state, self.episode_starts[None], replay, deterministic=True)
         return readouts(policy, core.features[0], self.actions, self.masks)
 
@@ -96,7 +96,7 @@ def unroll_steps(
     with undisturbed(policy), torch.no_grad():
         inputs = policy.preprocess(map_observations(lambda part: part.flatten(0, 1), observations))
         inputs = map_observations(lambda part: part.to(dtype), inputs)
-        features = policy.features_extractor(inputs).unflatten(0, episode_starts.shape)
+        features = policy.see(inputs).unflatten(0, episode_starts.shape)
         state = policy.initial_state(episode_starts.shape[1]) if state is None else state
         before = []
         for t in range(len(episode_starts)):

@@ -168,7 +168,8 @@ def make_agent(cfg: DictConfig, env: VecEnv) -> CoreAlgorithm:
     try:
         model: CoreAlgorithm = make("CorePolicy", env, policy_kwargs=kwargs, seed=cfg.seed, device=cfg.device)
     except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"cannot build this agent for {cfg.env.id}: {error}") from error
+        hint = "; agent=ppo takes all of SB3's actions" if "action" in str(error) and "PPO" not in str(make) else ""
+        raise UserError(f"cannot build this agent for {cfg.env.id}: {error}{hint}") from error
     return model
 
 

@@ -31,8 +31,9 @@ command below it.
 ## Learning
 
 A value in the tables is the mean of a seed's {episodes} episodes *after* training, with the most likely action and, where there
-is a gaze, the mean gaze; a goal is met if every seed meets it. The curves are taken *while* training, from exploring agents:
-the line is the mean over the seeds, and the band reaches from the lowest seed to the highest.
+is a gaze, the mean gaze; one named `train/...` is the last that was recorded in training. A goal is met if every seed meets it.
+The curves are taken *while* training, from exploring agents: the line is the mean over the seeds, and the band reaches from the
+lowest seed to the highest.
 
 """
 BEGIN = "<!-- make docs: "

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from saccade.agents.algorithm import CoreAlgorithm
 from saccade.agents.archive import write_atomically
+from saccade.agents.masks import Masked
 from saccade.envs import WrongExperienceError
 from saccade.scripts.build import load_agent, make_env, set_threads
 from saccade.scripts.command import RunError, UserError, run_command
@@ -84,7 +85,7 @@ def evaluate_run(options: DictConfig) -> None:
 
 def evaluate(
     cfg: DictConfig,
-    model: BaseAlgorithm,
+    model: CoreAlgorithm,
     episodes: int,
     n_envs: int,
     seed: int,
@@ -93,14 +94,21 @@ def evaluate(
 ) -> Evaluation:
     """Play ``episodes`` episodes in fresh environments of ``cfg.env``."""
     env = make_env(cfg, n_envs=min(n_envs, episodes), seed=seed)
+    player = Masked(model, env)
     successes: list[bool] = []
 
-    def note_success(local: dict[str, Any], _: dict[str, Any]) -> None:
+    def note(local: dict[str, Any], everything: dict[str, Any]) -> None:
+        player.note(local, everything)
         if local["done"] and "is_success" in local["info"]:
             successes.append(bool(local["info"]["is_success"]))
 
     rewards, _ = evaluate_policy(
-        model, env, episodes, deterministic=deterministic, callback=note_success, return_episode_rewards=True
+        player,
+        env,
+        episodes,
+        deterministic=deterministic,
+        callback=note,
+        return_episode_rewards=True,
     )
     env.close()
     assert isinstance(rewards, list)

@@ -47,6 +47,8 @@ def dispatch(arguments: list[str]) -> None:
     elif command in {"-V", "--version"}:
         print(f"saccade {version('saccade')}")
     elif command in COMMANDS:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # env.id=my_file:Mine-v0 finds a file beside you
         # Each command's own imports wait until it is chosen: torch alone takes seconds.
         import_module(MODULES.get(command, f"saccade.scripts.{command}")).main(arguments[1:])
     else:

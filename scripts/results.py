@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from stable_baselines3.common.utils import get_device
 
 from saccade.agents.archive import write_atomically
 from saccade.scripts.build import check_values
@@ -133,7 +134,7 @@ def summarise(experiment: str, command: str, seeds: list[int], cfg: DictConfig, 
         "episodes": [evaluation["episodes"] for evaluation in evaluations],
         "steps": [evaluation["steps"] for evaluation in evaluations],
         "wall_seconds": [evaluation["wall_seconds"] for evaluation in evaluations],
-        "machine": machine(cfg.threads),
+        "machine": machine(cfg.threads, str(get_device(cfg.device))),
         "versions": versions(),
         "date": datetime.now(UTC).date().isoformat(),
         "curves": [curve(folder / METRICS, metric) for folder in folders],

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from saccade.agents import InvalidExperienceError
+from saccade.agents.algorithm import CoreAlgorithm
 from saccade.envs import WrongExperienceError
 from saccade.saliency import SaliencyCallback
 from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set_threads, training_env
@@ -76,7 +76,7 @@ def no_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def learn(cfg: DictConfig, model: BaseAlgorithm, folder: Path) -> None:
+def learn(cfg: DictConfig, model: CoreAlgorithm, folder: Path) -> None:
     """The training itself, with films at intervals."""
     callbacks: list[BaseCallback] = []
     if cfg.saliency.every:
@@ -87,7 +87,7 @@ def learn(cfg: DictConfig, model: BaseAlgorithm, folder: Path) -> None:
     model.learn(cfg.total_timesteps, callback=callbacks, log_interval=cfg.log_interval, progress_bar=cfg.progress_bar)
 
 
-def report(cfg: DictConfig, model: BaseAlgorithm, folder: Path, wall_seconds: float) -> None:
+def report(cfg: DictConfig, model: CoreAlgorithm, folder: Path, wall_seconds: float) -> None:
     """Evaluate, write ``evaluation.json``, and say where everything is."""
     result = evaluate(cfg, model, cfg.evaluation.episodes, cfg.evaluation.n_envs, cfg.seed + 20_000, wall_seconds)
     path = write_evaluation(folder, result)

@@ -209,6 +209,12 @@ def test_check_finds_nothing_wrong_with_the_main_job(capsys: pytest.CaptureFixtu
     assert "nothing wrong" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("experiment", ["cartpole_ppo", "cartpole_novel_ppo_lstm"])
+def test_check_finds_nothing_wrong_with_what_learns(experiment: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert saccade("check", f"experiment={experiment}") == 0
+    assert "nothing wrong" in capsys.readouterr().out
+
+
 def test_check_says_that_a_memory_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert saccade("check", "env=probe", "env.id=saccade/ProbeMemory-v0", "policy=mlp") == 1
     assert "not remember" in capsys.readouterr().out

@@ -236,3 +236,10 @@ def test_a_bits_mask_says_whether_it_may_be_zero_then_whether_it_may_be_one(firs
 def test_other_spaces_are_refused_in_words(space: gym.Space[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         action_distribution(space)
+
+
+def test_a_single_number_is_a_box_too() -> None:
+    distribution = action_distribution(spaces.Box(-1, 1, (), np.float32))
+    parameters = torch.randn(4, 5, 1)
+    assert distribution.sample(parameters).actions.shape == (4, 5)
+    assert torch.equal(distribution.mode(parameters), parameters[..., 0])

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.utils.env_checker import check_env as gymnasium_check
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -227,3 +228,10 @@ def test_the_config_of_the_papers_catch_shows_every_parameter_at_its_default() -
     config = yaml.safe_load((ROOT / "conf/env/catch_paper.yaml").read_text())
     parameters = signature(Catch).parameters.values()
     assert config["kwargs"] == {p.name: p.default for p in parameters if p.name not in ("num_envs", "seed")}
+
+
+def test_a_class_or_a_function_makes_environments_too() -> None:
+    made = make_vec_env(CartPoleEnv, 3, seed=0, env_kwargs={"sutton_barto_reward": True})
+    assert made.reset().shape == (3, 4)
+    assert (made.step(np.zeros(3, np.int64))[1] == 0).all()
+    assert make_vec_env(lambda: CartPoleEnv(), 2).num_envs == 2

@@ -15,11 +15,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import Tensor, nn
 
 from replay_agents import clocks, dqn, r2d2
-from saccade.agents import DQN, PPO, PQN
+from saccade.agents import DQN, PPO
 from saccade.agents.algorithm import CoreAlgorithm
 from saccade.agents.update import LossTerms
 from saccade.policies import LSTM, LSTMState
-from small_agents import EVERY_AGENT, lstm_agent, memory, ppo, ppo_agent, weights
+from small_agents import EVERY_AGENT, catch, lstm_agent, memory, ppo, ppo_agent, same, weights
 
 Make = Callable[..., CoreAlgorithm]
 EveryAgent = pytest.mark.parametrize("make", EVERY_AGENT, ids=lambda make: make.__name__)
@@ -62,6 +62,13 @@ def test_a_target_network_sees_with_the_policys_statistics(make: Any, tmp_path: 
     again = type(model).load(tmp_path / "agent", env=clocks(2), device="cpu").learn(100, reset_num_timesteps=False)
     assert not torch.equal(again.policy.norm.mean, model.policy.norm.mean)
     assert torch.equal(again.target.norm.mean, again.policy.norm.mean)
+
+
+def test_a_target_network_that_looks_follows() -> None:
+    model = r2d2(catch(), "GlimpsePolicy", target_update_interval=35).learn(280)
+    assert model._n_updates > 0
+    model.update_target()
+    assert same(weights(model), list(model.target.parameters()))
 
 
 class LearnsItsStart(LSTM):
@@ -117,11 +124,9 @@ def test_an_argument_without_an_attribute_is_asked_for_when_loading(tmp_path: Pa
     [
         (ppo_agent, {"clip_rang": 0.1}, "PPO takes no argument 'clip_rang'; the nearest is 'clip_range'"),
         (lstm_agent, {"n_step": 3}, "PQN takes no argument 'n_step'; the nearest is 'n_steps'"),
-        (
-            EVERY_AGENT[2],
-            {"optimize_memory_usage": True},
-            "DQN takes no argument 'optimize_memory_usage'; it takes policy, env",
-        ),
+        (EVERY_AGENT[2], {"optimize_memory_usage": True}, "DQN takes no .*; write nothing: frames are stored once"),
+        (EVERY_AGENT[2], {"replay_buffer_class": None}, "DQN takes no argument 'replay_buffer_class'; "),
+        (lstm_agent, {"policy_kwargs": {"lstm_hidden_size": 8}}, r"takes no .*; write core_kwargs=.*hidden_size"),
     ],
 )
 def test_an_argument_that_there_is_not_is_refused_by_name(make: Make, arguments: dict[str, Any], message: str) -> None:
@@ -229,31 +234,3 @@ def test_a_replay_that_is_empty_again_is_filled_before_it_is_learned_from(make: 
     assert again._n_updates == updates
     again.learn(24, reset_num_timesteps=False)
     assert again._n_updates > updates
-
-
-# Masks that will not be kept to.
-
-
-class Says(Whole):
-    """Says in every step what is allowed, but not when it is reset."""
-
-    action_space = spaces.Discrete(3)
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        return self.observation_space.sample(), 1.0, False, False, {"action_mask": np.array([True, False, True])}
-
-
-class Forbids(Says):
-    def action_masks(self) -> np.ndarray:
-        return np.array([True, False, True])
-
-
-def test_masks_of_steps_without_those_of_reset_are_refused() -> None:
-    with pytest.raises(ValueError, match="infos of steps have 'action_mask', and those of reset have none"):
-        PPO("MlpPolicy", DummyVecEnv([Says]), n_steps=8, batch_size=8, device="cpu").learn(8)
-
-
-@pytest.mark.parametrize("agent_class", [PQN, DQN])
-def test_an_agent_that_tries_forbidden_actions_says_so(agent_class: Any) -> None:
-    with pytest.warns(UserWarning, match=f"forbids actions, and {agent_class.__name__} tries them all"):
-        agent_class("MlpPolicy", DummyVecEnv([Forbids]), device="cpu").learn(32)

@@ -114,6 +114,20 @@ def test_agrees_with_differences(name: str, kind: str) -> None:
     assert_agrees_with_differences(make_policy(space, core_class, core_kwargs, kind, **kwargs))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("core_class", [FeedForward, LSTM])
+def test_readouts_of_what_was_seen_are_what_the_policy_said(core_class: Any, normalize: bool, kind: str) -> None:
+    policy = make_policy(VECTOR, core_class, {}, kind, normalize_observations=normalize)
+    policy.note(3 * torch.rand(23, 7) + 5)
+    observations, starts, taken, replay = sequence(policy)
+    with torch.no_grad():
+        core = policy.encode(observations, policy.initial_state(B), starts, replay, deterministic=True)
+        said = policy.outputs(core.features)["value"].flatten(0, 1)
+        steps = unroll_steps(policy, observations, starts, taken, replay)
+        torch.testing.assert_close(steps.readouts(policy, steps.inputs)["value"], said, rtol=0, atol=1e-5)
+
+
 ACTION_SPACES = {
     "discrete": spaces.Discrete(MASK_SIZE),
     "multi-discrete": spaces.MultiDiscrete([2, 5]),

@@ -2,10 +2,13 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
+from saccade.policies import ActorCriticPolicy
 from saccade.policies.distributions import categorical
 from saccade.policies.stacked_mlp import ACTIVATIONS, StackedMLP, tanh_
 
@@ -112,3 +115,23 @@ def test_categorical_scores_of_an_impossible_choice_have_finite_gradients() -> N
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
     assert not logits.grad[:, 3].any()
+
+
+@pytest.mark.filterwarnings("ignore:.*(TracerWarning|Converting a tensor|deprecated)")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_traced_policy_is_the_policy() -> None:
+    policy = ActorCriticPolicy(spaces.Box(-1, 1, (7,), np.float32), spaces.Discrete(3), lambda _: 0.1)
+
+    class Logits(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.policy = policy
+
+        def forward(self, observations: Tensor) -> Tensor:
+            return self.policy.read(self.policy.extract(observations)).parameters
+
+    logits = Logits()
+    others = 3 * torch.randn(2, 7)
+    with torch.no_grad():
+        traced = torch.jit.trace(logits, (torch.rand(2, 7),), check_trace=False)
+        torch.testing.assert_close(traced(others), logits(others))

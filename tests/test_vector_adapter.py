@@ -86,6 +86,63 @@ def test_dictionaries_and_what_the_environment_says(mode: AutoresetMode) -> None
     assert infos[2]["episode"].items() >= {"r": 1.5, "l": 3}.items()
 
 
+class Masked(Count):
+    """Says what is allowed by its time, and how it was reset."""
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        self.options = options
+        observation, _ = super().reset(seed=seed, options=options)
+        return observation, self.mask()
+
+    def step(self, action: Any) -> Any:
+        observation, reward, ended, cut, info = super().step(action)
+        return observation, reward, ended, cut, {**info, **self.mask()}
+
+    def mask(self) -> dict[str, Any]:
+        return {"action_mask": np.array([True, self.count % 2 == 0])}
+
+
+@MODES
+def test_masks_reach_every_lane_with_what_it_shows(mode: AutoresetMode) -> None:
+    venv = GymnasiumVecEnv(SyncVectorEnv([Masked] * 3, autoreset_mode=mode))
+    seen, infos, dones = venv.reset(), venv.reset_infos, np.ones(3, np.bool_)
+    ends = 0
+    for t in range(20):
+        for lane in range(3):
+            info = venv.reset_infos[lane] if dones[lane] else infos[lane]
+            assert info["action_mask"].tolist() == [True, seen["steps"][lane, 0] % 2 == 0]  # type: ignore[call-overload]
+        seen, _, dones, infos = venv.step(np.array([0, t % 2, 0]))
+        ends += int(dones.sum())
+    assert ends > 5
+
+
+@MODES
+def test_options_reach_the_environment(mode: AutoresetMode) -> None:
+    venv = GymnasiumVecEnv(SyncVectorEnv([Masked] * 2, autoreset_mode=mode))
+    venv.set_options({"level": 3})
+    venv.reset()
+    assert [env.unwrapped.options for env in venv.envs.envs] == [{"level": 3}] * 2  # type: ignore[attr-defined]
+
+
+@MODES
+def test_arrays_that_the_environment_writes_into_again_are_copied(mode: AutoresetMode) -> None:
+    def cartpoles_of_one_array() -> GymnasiumVecEnv:
+        make = [lambda: gym.make("CartPole-v1", max_episode_steps=7)] * 3
+        return GymnasiumVecEnv(SyncVectorEnv(make, copy=False, autoreset_mode=mode))
+
+    ours, theirs = cartpoles_of_one_array(), sb3_make_vec_env("CartPole-v1", 3, env_kwargs={"max_episode_steps": 7})
+    for venv in (ours, theirs):
+        venv.seed(5)
+    kept, expected = [ours.reset()], [theirs.reset()]
+    for action in np.random.default_rng(0).integers(2, size=(23, 3)):
+        (obs, _, dones, infos), (obs2, _, _, infos2) = ours.step(action), theirs.step(action)
+        kept.append(obs)
+        expected.append(obs2.copy())
+        for lane in dones.nonzero()[0]:
+            assert (infos[lane]["terminal_observation"] == infos2[lane]["terminal_observation"]).all()
+    assert (np.stack(kept) == np.stack(expected)).all()
+
+
 def test_a_restart_in_the_next_step_is_refused() -> None:
     with pytest.raises(ValueError, match="starts an episode in the step after"):
         cartpoles(2, AutoresetMode.NEXT_STEP)
