@@ -103,7 +103,8 @@ class ActorCriticPolicy(CorePolicy):
         ortho_init: start the head orthogonal; else as ``nn.Linear`` does (SB3).
         share_features_extractor: only true is possible (SB3).
         optimizer_class: Adam with ``eps`` 1e-5 (SB3) and one kernel for all parameters, unless named.
-        args, kwargs: :class:`CorePolicy`'s.
+
+    Further arguments are :class:`CorePolicy`'s.
 
     With the core :class:`Twin` actions and value have a memory each; with any other they share one.
 

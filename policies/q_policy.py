@@ -30,7 +30,8 @@ class QPolicy(CorePolicy):
         layer_norm: normalise the head's hidden layers, as PQN needs.
         net_arch: hidden widths of the head, or of each of its two streams (SB3); ``head_hidden_size`` then counts for nothing.
         activation_fn: after every hidden layer of the head (SB3).
-        args, kwargs: :class:`CorePolicy`'s.
+
+    Further arguments are :class:`CorePolicy`'s.
 
     Raises:
         ValueError: ``net_arch`` is no list of widths, or the actions are not discrete from 0.

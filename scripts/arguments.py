@@ -2,17 +2,23 @@
 
 import inspect
 import re
+from functools import partial
 from pydoc import locate
 from typing import Any
 
+HANDED_ON = {"observation_space", "action_space", "lr_schedule", "input_shape", "features_dim"}
+ROLE = re.compile(r":\w+:`~?(?:[\w.]+\.)?(\w+)`")
 ENTRY = re.compile(r"(\*{0,2}\w+)(?: \([^)]*\))?: (.*)")
 
 
 def arguments_table(name: str) -> str:
     """A Markdown table, a row an argument: its default and what the docstring says.
 
+    Where the docstring does not say what ``**kwargs`` are, they are those of the class above.
+
     Args:
-        name: ``saccade.agents.PQN``; arguments with a leading underscore are left out.
+        name: ``saccade.agents.PQN``; arguments with a leading underscore are left out, and what an agent hands to its policy
+            and a policy to its core.
 
     Raises:
         ValueError: there is no such class, or its docstring leaves an argument out.
@@ -20,15 +26,26 @@ def arguments_table(name: str) -> str:
     found = locate(name)
     if not isinstance(found, type):
         raise ValueError(f"{name} is not a class that can be imported; write it as saccade.agents.PQN")
-    meanings = documented(inspect.getdoc(found) or "")
-    lines = ["| argument | default | meaning |", "|---|---|---|"]
-    for parameter in inspect.signature(found).parameters.values():
-        if not parameter.name.startswith("_"):
+    rows: dict[str, str] = {}
+    for cls in found.__mro__:
+        if "__init__" not in vars(cls):
+            continue
+        meanings = documented(inspect.getdoc(cls) or "")
+        parameters = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
+        followed = [one for one in parameters if one.kind is one.VAR_KEYWORD and one.name not in meanings]
+        for parameter in parameters:
+            unsaid = parameter in followed or parameter.kind is parameter.VAR_POSITIONAL
+            if unsaid or parameter.name in HANDED_ON or parameter.name.startswith("_"):
+                continue
             meaning = meanings.get(parameter.name) or elsewhere(parameter.name, meanings)
+            if meaning is None and followed:
+                continue  # the class above says it
             if meaning is None:
                 raise ValueError(f"the docstring of {name} does not say what {parameter.name} is, under Args or Attributes")
-            lines.append(f"| `{parameter.name}` | {default(parameter)} | {meaning} |")
-    return "\n".join(lines) + "\n"
+            rows.setdefault(parameter.name, f"| `{parameter.name}` | {default(parameter)} | {meaning} |")
+        if not followed:
+            break
+    return "\n".join(["| argument | default | meaning |", "|---|---|---|", *rows.values()]) + "\n"
 
 
 def documented(docstring: str) -> dict[str, str]:
@@ -47,7 +64,7 @@ def documented(docstring: str) -> dict[str, str]:
             entries[latest] = match[2]
         elif inside and latest and line.strip():
             entries[latest] += " " + line.strip()
-    return {name: text.replace("``", "`").replace("|", "\\|") for name, text in entries.items()}
+    return {name: ROLE.sub(r"`\1`", text.replace("``", "`")).replace("|", "\\|") for name, text in entries.items()}
 
 
 def elsewhere(name: str, meanings: dict[str, str]) -> str | None:
@@ -62,4 +79,6 @@ def default(parameter: inspect.Parameter) -> str:
         return ""
     if value is inspect.Parameter.empty:
         return "required"
+    if isinstance(value, partial):
+        return f"`partial({value.func.__name__}, {', '.join(f'{name}={given!r}' for name, given in value.keywords.items())})`"
     return f"`{value.__name__ if inspect.isroutine(value) or isinstance(value, type) else repr(value)}`"

@@ -12,9 +12,10 @@ PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3")
 
 
 def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores, threads in use, operating system, and the GPU where networks are on one."""
+    """Processor and its vector instructions, cores, threads in use, operating system, and the GPU where networks are on one."""
     return {
         "processor": processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # AVX2, say: what a processor's name may leave open
         "cores": os.cpu_count(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",

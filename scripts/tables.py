@@ -81,4 +81,5 @@ def describe(report: dict[str, Any]) -> str:
     machine, versions = report["machine"], report["versions"]
     packages = ", ".join(f"{name.replace('_', '-')} {version}" for name, version in versions.items())
     accelerator = f", {machine['accelerator']}" if "accelerator" in machine else ""
-    return f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores a run{accelerator}, {packages}"
+    instructions = f" ({machine['instructions']})" if "instructions" in machine else ""
+    return f"{machine['processor']}{instructions}, {machine['threads']} of {machine['cores']} cores a run{accelerator}, {packages}"

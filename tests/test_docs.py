@@ -165,3 +165,12 @@ def test_figures_without_results_are_removed(tmp_path: Path) -> None:
     drawn = {path.name for path in stale.parent.iterdir()}
     assert drawn == {f"{family.name}.svg" for family in families(ROOT / "results")}
     assert (tmp_path / "other.svg").exists()
+
+
+def test_arguments_of_a_policy_are_those_of_the_classes_above_it_too() -> None:
+    table = arguments_table("saccade.policies.QPolicy")
+    assert "| `dueling` | `True` |" in table
+    assert "| `core_class` | `FeedForward` | the core; `core_kwargs` are" in table
+    assert "observation_space" not in table
+    assert "| `memory_span` | `None` |" in arguments_table("saccade.policies.GRU")
+    assert "`partial(LSTM, hidden_size=256)`" in arguments_table("saccade.policies.Twin")
