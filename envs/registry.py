@@ -108,7 +108,7 @@ def find_spec(env_id: str) -> EnvSpec:
 def install_hint(module: str) -> str:
     """How to install a well known module: ``pip`` with the extra that has it; empty for any other module."""
     extra = EXTRAS.get(module)
-    return f"; pip install 'saccade[{extra}]' installs it" if extra else ""
+    return f"; in a checkout of saccade, pip install -e '.[{extra}]' installs it" if extra else ""
 
 
 def nearest_ids(name: str, count: int = 3) -> list[str]:

@@ -36,6 +36,14 @@ The curves are taken *while* training, from exploring agents: the line is the me
 lowest seed to the highest.
 
 """
+SPEED = """## Speed
+
+*Of the arithmetic's floor* is our rate as a share of the one at which the network's multiplications alone would run on the same
+machine; 100 % would leave no time for environments, copies or Python. *Network's time* is how long one call of `predict` takes,
+as a multiple of the network's own forward pass; 1 would be no overhead. Faster arithmetic makes larger ratios: what the peers
+spend is largely Python's time.
+
+"""
 BEGIN = "<!-- make docs: "
 BLOCK = re.compile(r"<!-- make docs: (\w+) ([^\n]+?) -->\n(?:(?!<!-- make docs: ).)*?<!-- end -->", re.DOTALL)
 
@@ -60,7 +68,7 @@ def results_page(results: Path, groups: Sequence[Family], docs: Path, drawn: set
     learning = [family_section(group, where(group, docs / PAGE, docs, drawn)) for group in groups]
     benchmarks = [(path.stem, json.loads(path.read_text())) for path in sorted((results / "benchmarks").glob("*.json"))]
     speed = [benchmark_section(name, report) for name, report in benchmarks]
-    return HEADER.format(episodes=episodes) + "\n".join([*learning, "## Speed\n", *speed])
+    return HEADER.format(episodes=episodes) + "\n".join([*learning, SPEED, *speed])
 
 
 def where(group: Family, page: Path, docs: Path, drawn: set[Path]) -> str | None:

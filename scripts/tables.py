@@ -82,4 +82,6 @@ def describe(report: dict[str, Any]) -> str:
     packages = ", ".join(f"{name.replace('_', '-')} {version}" for name, version in versions.items())
     accelerator = f", {machine['accelerator']}" if "accelerator" in machine else ""
     instructions = f" ({machine['instructions']})" if "instructions" in machine else ""
-    return f"{machine['processor']}{instructions}, {machine['threads']} of {machine['cores']} cores a run{accelerator}, {packages}"
+    return (
+        f"{machine['processor']}{instructions}, {machine['threads']} of {machine['cores']} cores a run{accelerator}, {packages}"
+    )

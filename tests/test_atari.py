@@ -150,5 +150,5 @@ def test_bad_values_are_named() -> None:
 def test_without_ale_py_the_extra_is_named(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*filter(lambda name: name.startswith("ale_py"), sys.modules), "ale_py", "ale_py.roms"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(CannotMakeEnvironment, match=r"pip install 'saccade\[atari\]'"):
+    with pytest.raises(CannotMakeEnvironment, match=r"pip install -e '.\[atari\]'"):
         make_vec_env(env_id)

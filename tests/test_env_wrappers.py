@@ -135,5 +135,5 @@ def test_without_a_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     for module, env_id in {"minigrid": "MiniGrid-None-v0", "popgym": "popgym-None-v0"}.items():
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(CannotMakeEnvironment, match=rf"pip install 'saccade\[{module}\]'"):
+        with pytest.raises(CannotMakeEnvironment, match=rf"pip install -e '.\[{module}\]'"):
             make_vec_env(env_id)
