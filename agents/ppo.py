@@ -30,7 +30,7 @@ from saccade.policies import ACTOR_CRITIC_POLICIES, ActorCriticPolicy
 SEQUENCE = 32
 """The most steps in a sequence where no ``sequence_length`` is named."""
 
-FEW = 8
+FEW = 4
 """Steps: with fewer in a sequence, there is a warning."""
 
 METRICS = ("value_loss", "policy_gradient_loss", "entropy", "approx_kl", "clip_fraction")
@@ -267,7 +267,7 @@ def steps_in_sequence(sequence_length: int | None, n_steps: int, batch_size: int
         # A minibatch is then as many whole sequences as fit into it.
         most = min(SEQUENCE, batch_size)
         longest = max(length for length in range(1, most + 1) if n_steps % length == 0)
-        if remembers and longest < min(FEW, n_steps, batch_size):
+        if remembers and longest < FEW <= min(most, n_steps):
             warnings.warn(
                 f"n_steps={n_steps} divides into sequences of {longest} at most, too short to learn to remember by; "
                 f"n_steps={-(-n_steps // most) * most} into sequences of {most}",
