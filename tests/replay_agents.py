@@ -171,3 +171,12 @@ class Rare(Paid):
     def step(self, actions: np.ndarray) -> TaskStep:
         result = super().step(actions)
         return result._replace(rewards=(np.arange(self.num_envs) == 0).astype(np.float32))
+
+
+def assert_clocks_go_on(model: DQN) -> None:
+    """In the replay of an agent among :func:`clocks`, which pay the time, every step leads to the next of its episode."""
+    batch = model.replay.sample(301)
+    (episode, time), (next_episode, next_time) = batch.observations.T, batch.next_observations.T
+    assert torch.equal(episode, next_episode)
+    torch.testing.assert_close(7 * next_time, 7 * time + 1)
+    torch.testing.assert_close(batch.rewards, 7 * next_time)

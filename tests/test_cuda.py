@@ -60,16 +60,22 @@ def test_an_agent_learns_there_and_acts_here(make: Callable[..., CoreAlgorithm],
     here.learn(140, reset_num_timesteps=False)
 
 
-def test_a_gaze_learns_there() -> None:
-    agent("GlimpsePolicy", catch(), device="cuda").learn(60)
-    ppo("GlimpsePolicy", catch(), device="cuda").learn(70)
+@pytest.mark.parametrize("make", [agent, ppo])
+def test_a_gaze_learns_there(make: Callable[..., CoreAlgorithm]) -> None:
+    model = make("GlimpsePolicy", catch(), device="cuda")
+    before = [weight.detach().clone() for weight in model.policy.core.gaze_policy.parameters()]
+    model.learn(140)
+    assert not any(torch.equal(a, b) for a, b in zip(before, model.policy.core.gaze_policy.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("mixed_precision", [False, True])
 def test_images_and_their_replay(mixed_precision: bool) -> None:
     kwargs = {"mixed_precision": mixed_precision}
-    PPO(
-        "CnnPolicy", make_vec_env("atari/pong", 1, seed=0), n_steps=4, batch_size=4, policy_kwargs=kwargs, device="cuda", seed=0
-    ).learn(4)
-    arguments: dict[str, Any] = {"buffer_size": 100, "learning_starts": 8, "batch_size": 4}
-    DQN("CnnPolicy", make_vec_env("atari/pong", 1, seed=0), **arguments, policy_kwargs=kwargs, device="cuda", seed=0).learn(16)
+    sizes: dict[str, Any] = {"n_steps": 4, "batch_size": 4}
+    replayed: dict[str, Any] = {"buffer_size": 100, "learning_starts": 8, "batch_size": 4}
+    for agent_class, arguments in ((PPO, sizes), (DQN, replayed)):
+        env = make_vec_env("atari/pong", 1, seed=0)
+        model = agent_class("CnnPolicy", env, **arguments, policy_kwargs=kwargs, device="cuda", seed=0)  # type: ignore[operator]
+        before = weights(model)
+        model.learn(16)
+        assert not any(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))

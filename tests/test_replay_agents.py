@@ -14,7 +14,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
-from replay_agents import clocks, dqn, memory, r2d2, weights_of
+from replay_agents import assert_clocks_go_on, clocks, dqn, memory, r2d2, weights_of
 from saccade.agents import DQN, R2D2, memory_limit
 from small_agents import same
 
@@ -98,11 +98,7 @@ def test_no_transition_crosses_where_a_callback_stopped(stop_after: int) -> None
     model = dqn(clocks(2), n_steps=1, train_freq=3, learning_starts=10**6, priority_exponent=0.0)
     model.learn(1000, callback=Stop(stop_after))
     model.learn(2 * 23, reset_num_timesteps=False)
-    batch = model.replay.sample(301)
-    (episode, time), (next_episode, next_time) = batch.observations.T, batch.next_observations.T
-    assert torch.equal(episode, next_episode)
-    torch.testing.assert_close(7 * next_time, 7 * time + 1)
-    torch.testing.assert_close(batch.rewards, 7 * next_time)
+    assert_clocks_go_on(model)
 
 
 @pytest.mark.parametrize("stop_after", [2, 3, 7])
