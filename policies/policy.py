@@ -191,8 +191,8 @@ class CorePolicy(BasePolicy):
         """What the heads read off core features, by name, each ``[..., n]``: what saliency looks at one by one."""
         raise NotImplementedError(f"{type(self).__name__} has no heads")
 
-    def choose(self, core: CoreOutput, deterministic: bool, masks: Bool[Tensor, "T B M"] | None = None) -> Tensor:
-        """Actions ``[T, B, ...]`` from a core's output, among those that ``masks`` allow."""
+    def choose(self, core: CoreOutput, deterministic: bool, masks: Bool[Tensor, "*batch M"] | None = None) -> Tensor:
+        """Actions from a core's output ``[..., D]``, among those that ``masks`` ``[..., M]`` allow."""
         raise NotImplementedError(f"{type(self).__name__} does not say how to act")
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
@@ -228,9 +228,8 @@ class CorePolicy(BasePolicy):
         with torch.inference_mode():
             tensor, vectorized = self.to_tensors(observation)
             lanes = lanes_of(tensor)
-            if type(self.core) is FeedForward:  # it does nothing, which takes as long as a small network
-                core = CoreOutput(self.extract(tensor)[None], ())
-                actions = self._act(core, deterministic, action_masks)
+            if type(self.core) is FeedForward:  # it does nothing, which takes as long as a small network; so does a time axis
+                actions = self._act(CoreOutput(self.extract(tensor), ()), deterministic, action_masks)
                 return actions if vectorized else actions.squeeze(axis=0), ()
             if state is None:
                 memory, starts = self.initial_state(lanes), torch.zeros(1, lanes, dtype=torch.bool, device=self.device)
@@ -240,16 +239,16 @@ class CorePolicy(BasePolicy):
                 starts = torch.as_tensor(flags, device=self.device).reshape(1, lanes)
             one_step = map_observations(lambda part: part[None], tensor)
             core = self.encode(one_step, memory, starts, deterministic=deterministic)
-            actions = self._act(core, deterministic, action_masks)
+            actions = self._act(core, deterministic, action_masks)[0]
         return actions if vectorized else actions.squeeze(axis=0), map_state(lambda leaf: leaf.cpu().numpy(), core.state)
 
     def _act(self, core: CoreOutput, deterministic: bool, action_masks: np.ndarray | None) -> np.ndarray:
-        """Actions ``[B, ...]`` of one step ``[1, B, ...]``."""
+        """Actions of one step, ``[B, ...]`` or ``[1, B, ...]`` as the features are."""
         masks = None
         if action_masks is not None:
             masks = torch.as_tensor(np.asarray(action_masks), dtype=torch.bool, device=self.device)
-            masks = masks.reshape(*core.features.shape[:2], -1)
-        return self.choose(core, deterministic, masks)[0].cpu().numpy()
+            masks = masks.reshape(*core.features.shape[:-1], -1)
+        return self.choose(core, deterministic, masks).cpu().numpy()
 
     def to_tensors(self, observation: Any) -> tuple[Observations, bool]:
         """Observations as tensors ``[B, ...]``, and whether there was a batch of them; SB3 checks what is not plain."""

@@ -79,7 +79,7 @@ class QPolicy(CorePolicy):
         head = self.head(features)
         return {"value": head.value, "advantage": head.advantage}
 
-    def choose(self, core: CoreOutput, deterministic: bool, masks: Bool[Tensor, "T B M"] | None = None) -> Tensor:
+    def choose(self, core: CoreOutput, deterministic: bool, masks: Bool[Tensor, "*batch M"] | None = None) -> Tensor:
         """The greedy action, among those that ``masks`` allow; exploration is the agent's."""
         # What ranks the actions: the value would only be added to all of them.
         stream = self.head.advantage if isinstance(self.head, DuelingHead) else self.head.q

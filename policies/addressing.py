@@ -1,0 +1,157 @@
+"""Addressing of an external memory: which of its slots a head reads or writes.
+
+The first part is that of the Neural Turing Machine (NTM; Graves, Wayne & Danihelka 2014, arXiv:1410.5401), the second that of
+the Differentiable Neural Computer (DNC; Graves et al. 2016, Nature 538, "Methods"); both find content alike.
+
+Shapes: ``B`` lanes, ``N`` slots, ``W`` numbers in a slot, ``H`` heads (``R`` of them read), ``S`` shifts, an odd number.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+EPSILON = 1e-6
+"""Keeps lengths, logarithms and quotients of what may be zero finite, gradients included."""
+
+
+def content_weights(
+    memory: Float[Tensor, "B N W"], keys: Float[Tensor, "B H W"], strengths: Float[Tensor, "B H"]
+) -> Float[Tensor, "B H N"]:
+    """Slots by how much they resemble a key: NTM eq. 5 and 6, DNC's ``C(M, k, beta)``; each head's sum to 1.
+
+    ``softmax(beta K[k, M(i)])``, ``K`` the cosine of the angle between key and slot; of a slot of zeros it is 0.
+    """
+    slots = (torch.linalg.vecdot(memory, memory) + EPSILON).rsqrt()
+    scale = strengths * (torch.linalg.vecdot(keys, keys) + EPSILON).rsqrt()
+    similarities = torch.bmm(keys * scale.unsqueeze(-1), memory.transpose(1, 2))
+    return torch.softmax(similarities * slots.unsqueeze(1), dim=-1)
+
+
+def read(memory: Float[Tensor, "B N W"], weights: Float[Tensor, "B H N"]) -> Float[Tensor, "B H W"]:
+    """What heads read: NTM eq. 2, ``r = sum_i w(i) M(i)``."""
+    return torch.bmm(weights, memory)
+
+
+def write(
+    memory: Float[Tensor, "B N W"],
+    weights: Float[Tensor, "B H N"],
+    erase: Float[Tensor, "B H W"],
+    add: Float[Tensor, "B H W"],
+) -> Float[Tensor, "B N W"]:
+    """The memory after heads have written: NTM eq. 3 and 4, ``M(i) = M(i) (1 - w(i) e) + w(i) a``.
+
+    As the paper has it, every head's erasing comes before any head's adding, so their order does not matter.
+    """
+    by_slot = weights.transpose(1, 2)
+    if weights.shape[1] == 1:
+        return torch.baddbmm(memory - memory * torch.bmm(by_slot, erase), by_slot, add)
+    keep = (1 - by_slot.unsqueeze(-1) * erase.unsqueeze(1)).prod(dim=2)
+    return torch.baddbmm(memory * keep, by_slot, add)
+
+
+# --- NTM ---------------------------------------------------------------------------------------------------------------------
+
+
+def interpolate(
+    content: Float[Tensor, "B H N"], previous: Float[Tensor, "B H N"], gates: Float[Tensor, "B H"]
+) -> Float[Tensor, "B H N"]:
+    """Between the weights of the step before and those by content: NTM eq. 7, ``g w_c + (1 - g) w_tm1``."""
+    return torch.lerp(previous, content, gates.unsqueeze(-1))
+
+
+def shift(weights: Float[Tensor, "B H N"], kernels: Float[Tensor, "B H S"]) -> Float[Tensor, "B H N"]:
+    """Circular convolution: NTM eq. 8, ``w~(i) = sum_j w(j) s(i - j)``.
+
+    ``kernels[..., k]`` is the weight of a shift by ``k - S // 2`` slots, ``-1, 0, 1`` where ``S`` is 3.
+    """
+    reach = kernels.shape[-1] // 2
+    if reach == 0:
+        return weights * kernels
+    slots = weights.shape[-1]
+    around = torch.arange(-reach, slots + reach, device=weights.device).remainder_(slots)
+    # What lands on slot i by a shift of d comes from i - d.
+    windows = weights.index_select(-1, around).unfold(-1, kernels.shape[-1], 1)
+    return torch.matmul(windows, kernels.flip(-1).unsqueeze(-1)).squeeze(-1)
+
+
+def sharpen(weights: Float[Tensor, "B H N"], powers: Float[Tensor, "B H"]) -> Float[Tensor, "B H N"]:
+    """Undo a shift's blur: NTM eq. 9, ``w(i)^gamma / sum_j w(j)^gamma``.
+
+    Computed as ``softmax(gamma log w)``: the quotient of powers has infinite gradients in float32 from about ``gamma = 20``.
+    """
+    return torch.softmax(powers.unsqueeze(-1) * (weights + EPSILON).log(), dim=-1)
+
+
+# --- DNC ---------------------------------------------------------------------------------------------------------------------
+
+
+def retention(free_gates: Float[Tensor, "B R"], read_weights: Float[Tensor, "B R N"]) -> Float[Tensor, "B N"]:
+    """How much of each slot is not freed by what read it last: DNC, ``psi = prod_r (1 - f_r w_r)``."""
+    kept = 1 - free_gates.unsqueeze(-1) * read_weights
+    product, *others = kept.unbind(1)
+    for other in others:
+        product = product * other
+    return product
+
+
+def usage(
+    previous: Float[Tensor, "B N"], write_weights: Float[Tensor, "B N"], retained: Float[Tensor, "B N"]
+) -> Float[Tensor, "B N"]:
+    """How much each slot is in use: DNC, ``u = (u_tm1 + w_w - u_tm1 w_w) psi``, with the write weights of the step before."""
+    return torch.addcmul(previous + write_weights, previous, write_weights, value=-1) * retained
+
+
+def allocation(used: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """Where there is room: DNC, ``a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i]``, ``phi`` the slots from the least used up.
+
+    Sums to at most 1: to 0 where every slot is in use. The order of slots has no derivative.
+    """
+    used = EPSILON + (1 - EPSILON) * used
+    ascending, order = used.sort(dim=-1, stable=True)
+    # The product of those before, in logarithms, whose sum has a cheap and always finite gradient.
+    logarithms = ascending.log()
+    before = (logarithms.cumsum(-1) - logarithms).exp()
+    return torch.empty_like(used).scatter(-1, order, (1 - ascending) * before)
+
+
+def write_weights(
+    content: Float[Tensor, "B N"],
+    allocated: Float[Tensor, "B N"],
+    allocation_gate: Float[Tensor, "B 1"],
+    write_gate: Float[Tensor, "B 1"],
+) -> Float[Tensor, "B N"]:
+    """Where to write: DNC, ``w_w = g_w (g_a a + (1 - g_a) c)``; a closed write gate writes nowhere."""
+    return write_gate * torch.lerp(content, allocated, allocation_gate)
+
+
+def link(
+    previous: Float[Tensor, "B N N"], precedence_tm1: Float[Tensor, "B N"], weights: Float[Tensor, "B N"]
+) -> Float[Tensor, "B N N"]:
+    """Which slot was written after which: DNC, ``L[i, j] = (1 - w[i] - w[j]) L_tm1[i, j] + w[i] p_tm1[j]``, ``L[i, i] = 0``."""
+    keep = (1 - weights).unsqueeze(2) - weights.unsqueeze(1)
+    links = torch.baddbmm(keep * previous, weights.unsqueeze(2), precedence_tm1.unsqueeze(1))
+    # A slot is not linked to itself.
+    return links - torch.diag_embed(links.diagonal(dim1=1, dim2=2))
+
+
+def precedence(previous: Float[Tensor, "B N"], weights: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+    """How much each slot was the last one written: DNC, ``p = (1 - sum_i w[i]) p_tm1 + w``."""
+    return torch.addcmul(weights, previous, 1 - weights.sum(-1, keepdim=True))
+
+
+def follow(
+    links: Float[Tensor, "B N N"], read_weights_tm1: Float[Tensor, "B R N"]
+) -> tuple[Float[Tensor, "B R N"], Float[Tensor, "B R N"]]:
+    """What was written before, and after, what was read last: DNC, ``b = L^T w_r`` and ``f = L w_r``."""
+    return torch.bmm(read_weights_tm1, links), torch.bmm(read_weights_tm1, links.transpose(1, 2))
+
+
+def read_weights(
+    backward: Float[Tensor, "B R N"],
+    content: Float[Tensor, "B R N"],
+    forward: Float[Tensor, "B R N"],
+    modes: Float[Tensor, "B R 3"],
+) -> Float[Tensor, "B R N"]:
+    """Where to read: DNC, ``w_r = pi_1 b + pi_2 c + pi_3 f``; the modes sum to 1."""
+    by_backward, by_content, by_forward = modes.unsqueeze(-1).unbind(2)
+    return torch.addcmul(torch.addcmul(by_backward * backward, by_content, content), by_forward, forward)
