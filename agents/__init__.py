@@ -10,6 +10,7 @@ from saccade.agents.ppo import PPO
 from saccade.agents.pqn import PQN
 from saccade.agents.r2d2 import R2D2
 from saccade.agents.reinforce import Reinforce
+from saccade.agents.supervised import DivergedError, Supervised
 
 __all__ = [
     "DQN",
@@ -17,9 +18,11 @@ __all__ = [
     "PQN",
     "R2D2",
     "CheckpointError",
+    "DivergedError",
     "InvalidExperienceError",
     "ManifestError",
     "Masked",
     "PolicyEvaluation",
     "Reinforce",
+    "Supervised",
 ]

@@ -155,6 +155,7 @@ def main(description: str, measure: Callable[[Settings], list[Row]], devices: Se
         on = machine(threads=1, device=settings.device)
         command = f"python benchmarks/{Path(sys.argv[0]).name}"
         command += "" if settings.device == devices[0] else f" --device {settings.device}"
+        command += " --quick" if settings.quick else ""
         content = {"command": command, "machine": on, "versions": versions(), "rows": [row._asdict() for row in rows]}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
     raise SystemExit(any(row.met is False for row in rows))

@@ -7,8 +7,11 @@ from saccade.envs.atari import AtariVecEnv
 from saccade.envs.catch import Catch
 from saccade.envs.checked import WrongExperienceError
 from saccade.envs.corridor import Corridor, Dynamics
+from saccade.envs.curriculum import Curriculum
+from saccade.envs.graph_tasks import GraphInference, GraphTraversal, ShortestPath
 from saccade.envs.gym_env import TaskEnv
 from saccade.envs.make import BadEnvironmentArguments, make_vec_env
+from saccade.envs.ntm_tasks import Copy, PrioritySort, RepeatCopy
 from saccade.envs.poc_memory import PocMemory
 from saccade.envs.probes import (
     ExactQ,
@@ -20,6 +23,7 @@ from saccade.envs.probes import (
     ProbeObservation,
     ProbePolicy,
 )
+from saccade.envs.recall import AssociativeRecall, DynamicNGrams
 from saccade.envs.registry import (
     TASKS,
     CannotMakeEnvironment,
@@ -28,6 +32,8 @@ from saccade.envs.registry import (
     list_environments,
     register_task,
 )
+from saccade.envs.sequence_task import Lesson, SequenceTask
+from saccade.envs.shrdlu import MiniShrdlu
 from saccade.envs.task import BatchedTask, TaskStep
 from saccade.envs.tmaze import TMaze
 from saccade.envs.vec_env import TaskVecEnv
@@ -40,20 +46,29 @@ for _env_id, _task in TASKS.items():
 __all__ = [
     "TASKS",
     "WRAPPERS",
+    "AssociativeRecall",
     "AtariVecEnv",
     "BadEnvironmentArguments",
     "BatchedTask",
     "CannotMakeEnvironment",
     "Catch",
+    "Copy",
     "Corridor",
+    "Curriculum",
+    "DynamicNGrams",
     "Dynamics",
     "EnvironmentRow",
     "ExactQ",
     "FlatObservation",
+    "GraphInference",
+    "GraphTraversal",
     "GridView",
     "GymnasiumVecEnv",
     "HideVelocity",
+    "Lesson",
+    "MiniShrdlu",
     "PocMemory",
+    "PrioritySort",
     "Probe",
     "ProbeAction",
     "ProbeConstant",
@@ -61,6 +76,9 @@ __all__ = [
     "ProbeMemory",
     "ProbeObservation",
     "ProbePolicy",
+    "RepeatCopy",
+    "SequenceTask",
+    "ShortestPath",
     "TMaze",
     "TaskEnv",
     "TaskStep",

@@ -10,8 +10,8 @@ from jaxtyping import Shaped, UInt8
 from saccade.envs.task import BatchedTask
 
 
-class TaskEnv(gym.Env[Shaped[np.ndarray, "..."], np.int64]):
-    """One lane of a task. ``info`` holds ``is_success`` at the end of an episode, where the task knows.
+class TaskEnv(gym.Env[Shaped[np.ndarray, "..."], Any]):
+    """One lane of a task. At the end of an episode ``info`` holds ``is_success`` and ``measures``, where the task has them.
 
     Args:
         task: the class of the task, or where to find it: ``"package.module:Class"``.
@@ -43,13 +43,16 @@ class TaskEnv(gym.Env[Shaped[np.ndarray, "..."], np.int64]):
         self.task.reset(self._lane)
         return self.task.observe()[0], {}
 
-    def step(self, action: np.int64 | int) -> tuple[Shaped[np.ndarray, "..."], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[Shaped[np.ndarray, "..."], float, bool, bool, dict[str, Any]]:
         """Take one action, checked against the action space (``ValueError``)."""
         step = self.task.step(self.task.check_actions([action]))
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
-        info = {}
-        if step.success is not None and (terminated or truncated):
-            info["is_success"] = bool(step.success[0])
+        info: dict[str, Any] = {}
+        if terminated or truncated:
+            if step.success is not None:
+                info["is_success"] = bool(step.success[0])
+            if step.measures is not None:
+                info["measures"] = {name: float(values[0]) for name, values in step.measures.items()}
         return self.task.observe()[0], float(step.rewards[0]), terminated, truncated, info
 
     def render(self) -> UInt8[np.ndarray, "H W 3"] | None:

@@ -10,9 +10,13 @@ from gymnasium.envs.registration import EnvSpec
 
 from saccade.envs.catch import Catch
 from saccade.envs.corridor import Corridor
+from saccade.envs.graph_tasks import GraphInference, GraphTraversal, ShortestPath
 from saccade.envs.gym_env import TaskEnv, load_task
+from saccade.envs.ntm_tasks import Copy, PrioritySort, RepeatCopy
 from saccade.envs.poc_memory import PocMemory
 from saccade.envs.probes import ProbeAction, ProbeConstant, ProbeDiscount, ProbeMemory, ProbeObservation, ProbePolicy
+from saccade.envs.recall import AssociativeRecall, DynamicNGrams
+from saccade.envs.shrdlu import MiniShrdlu
 from saccade.envs.task import BatchedTask
 from saccade.envs.tmaze import TMaze
 
@@ -27,6 +31,15 @@ TASKS: dict[str, type[BatchedTask]] = {
     "saccade/PocMemory-v0": PocMemory,
     "saccade/TMaze-v0": TMaze,
     "saccade/Corridor-v0": Corridor,
+    "saccade/Copy-v0": Copy,
+    "saccade/RepeatCopy-v0": RepeatCopy,
+    "saccade/AssociativeRecall-v0": AssociativeRecall,
+    "saccade/DynamicNGrams-v0": DynamicNGrams,
+    "saccade/PrioritySort-v0": PrioritySort,
+    "saccade/GraphTraversal-v0": GraphTraversal,
+    "saccade/ShortestPath-v0": ShortestPath,
+    "saccade/GraphInference-v0": GraphInference,
+    "saccade/MiniShrdlu-v0": MiniShrdlu,
 }
 
 # What an id begins with, up to its first "/" or "-", and the module that registers such ids when it is imported.
@@ -170,4 +183,8 @@ def _row(spec: EnvSpec) -> EnvironmentRow:
 def _describe(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Discrete):
         return f"{space.n} choice{'s' if space.n > 1 else ''}"
+    if isinstance(space, spaces.MultiBinary):
+        return f"{space.n} bits"
+    if isinstance(space, spaces.MultiDiscrete):
+        return f"{' x '.join(map(str, space.nvec))} choices"
     return f"{space.dtype} {list(space.shape or ())}"

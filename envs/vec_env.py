@@ -15,7 +15,7 @@ from saccade.envs.task import BatchedTask, TaskStep
 Observations = Shaped[np.ndarray, "N ..."]
 Indices = None | int | Iterable[int]
 
-LANE_METHODS = ("action_masks",)
+LANE_METHODS = ("action_masks", "moves_needed", "optimal_first_actions")
 """Methods of a task whose result has a row for every lane."""
 
 
@@ -24,7 +24,8 @@ class TaskVecEnv(VecEnv):
 
     As with SB3's ``DummyVecEnv`` over ``Monitor``, the info of a lane whose episode has ended holds
     ``terminal_observation``, ``TimeLimit.truncated`` and ``episode`` (``r`` return, ``l`` steps, ``t`` seconds since
-    this object was made), and ``is_success`` where the task knows; the observation is then the next episode's first.
+    this object was made), and ``is_success`` and ``measures`` (figures by name) where the task has them; the observation
+    is then the next episode's first.
     All other infos are empty. List and dictionaries are new in every step, so wrappers may write into them.
 
     A seed set by :meth:`seed` is applied by the next :meth:`reset`. One generator serves all lanes: the same seed
@@ -41,7 +42,7 @@ class TaskVecEnv(VecEnv):
         self.task = task
         self.render_mode = render_mode
         self._all = np.ones(task.num_envs, np.bool_)
-        self._actions = np.zeros(task.num_envs, np.int64)
+        self._actions = np.zeros((task.num_envs, *task.action_space.shape), np.int64)
         self._returns = np.zeros(task.num_envs, np.float64)
         self._lengths = np.zeros(task.num_envs, np.int64)
         self._start_time = time.perf_counter()
@@ -101,6 +102,9 @@ class TaskVecEnv(VecEnv):
         if step.success is not None:
             for lane, success in zip(lanes, step.success[ended].tolist(), strict=True):
                 infos[lane]["is_success"] = success
+        if step.measures is not None:
+            for lane in lanes:
+                infos[lane]["measures"] = {name: float(values[lane]) for name, values in step.measures.items()}
 
     def get_state(self) -> dict[str, Any]:
         """The task's state and the running episodes' returns and lengths: enough to go on exactly from here."""
@@ -121,10 +125,13 @@ class TaskVecEnv(VecEnv):
         return [None] * self.num_envs if self.render_mode is None else list(self.task.render())
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
-        """The task's attribute for each lane: its own value if the task keeps one a lane, else the shared one."""
+        """The task's attribute for each lane: its own value if the task keeps one a lane, else the shared one.
+
+        ``task`` is the task itself, as with :class:`TaskEnv`.
+        """
         lanes = self._lanes(indices)
-        if attr_name == "render_mode":
-            return [self.render_mode for _ in lanes]
+        if attr_name in ("render_mode", "task"):
+            return [getattr(self, attr_name) for _ in lanes]
         value = getattr(self.task, attr_name)
         return [value[lane] if attr_name in self.task.lane_arrays else value for lane in lanes]
 

@@ -15,13 +15,23 @@ TITLES = {
     "tmaze": "T-maze",
     "dueling_corridor": "Dueling corridor",
     "minigrid_memory": "MiniGrid Memory",
+    "ntm_copy": "Copy, with an NTM",
+    "dnc_copy": "Copy, with a DNC",
+    "ntm_repeat_copy": "Repeat copy",
+    "ntm_recall": "Associative recall",
+    "ntm_ngrams": "Dynamic n-grams",
+    "ntm_sort": "Priority sort",
+    "repeat_previous": "Repeat previous",
+    "graph_traversal": "Graph traversal",
+    "shortest_path": "Shortest path",
+    "shrdlu": "Mini-SHRDLU",
 }
 """Families in the order of the page; all others follow by name."""
 
 PANELS = {"dueling_corridor": "{} actions"}
 """Families whose experiments name, first of all, which of several pictures side by side they belong to; and its title."""
 
-AGENTS = {"ppo", "pqn", "dqn", "r2d2"}
+AGENTS = {"ppo", "pqn", "dqn", "r2d2", "supervised"}
 """As they are spelt in the names of experiments: there the family's name ends."""
 ABBREVIATIONS = AGENTS | {"lstm", "gru", "mlp", "ntm", "dnc"}
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from saccade.scripts.claims import stated
 from saccade.scripts.families import Family
 
 # Matplotlib comes with the extra `docs` only; every module of the package imports without it.
@@ -101,13 +102,13 @@ def draw(axes: "Axes", family: Family, key: str, alone: bool) -> "list[Line2D]":
 
     Args:
         axes: drawn into.
-        family: whose curves; on a logarithmic axis where all are to become small.
+        family: whose curves; on a logarithmic axis where all claims are that they become small.
         key: what is drawn.
         alone: no other panel has a goal of its own, or needs room beside this one.
     """
     from matplotlib.ticker import EngFormatter
 
-    falling = all(report.get("at_most") for report in family.reports)
+    falling = all(report.get("at_most") and report["metric"] == metric_of(key) for report in family.reports)
     ends = []
     for index, report in enumerate(family.reports):
         curve = band(report["curves"], key)
@@ -139,6 +140,11 @@ def draw(axes: "Axes", family: Family, key: str, alone: bool) -> "list[Line2D]":
 
 def goals(family: Family, key: str) -> list[float]:
     """The goals that are about what is drawn, each once."""
-    metric = {"return": "mean_reward"}.get(key, key)
-    found: set[Any] = {report["goal"] for report in family.reports if report["metric"] == metric}
-    return sorted(found - {None})
+    figures = [figure for report in family.reports for figure, _ in stated(report)]
+    found = {figure.goal for figure in figures if figure.metric == metric_of(key) and figure.goal is not None}
+    return sorted(found)
+
+
+def metric_of(key: str) -> str:
+    """What claims call a curve."""
+    return {"return": "mean_reward"}.get(key, key)

@@ -155,7 +155,8 @@ def explain(config_name: str, chosen: Sequence[str], culprit: str, error: Except
     if choices or key in keys:
         return f"cannot use {culprit!r}: {first_line(error)}"
     groups = [group for group in loader.list_groups("") if group != "hydra"]
-    add = f"; for an argument that the config does not list: +{culprit}" if key.startswith("env.kwargs.") else ""
+    open_keys = ("env.kwargs.", "evaluation.also.", "also.", "claim.more.")
+    add = f"; for an argument that the config does not list: +{culprit}" if key.startswith(open_keys) else ""
     return f"there is no value or group {key!r}; {nearest(key, [*groups, *keys])}{add}"
 
 

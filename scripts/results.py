@@ -14,15 +14,19 @@ from typing import Any
 
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from stable_baselines3.common.utils import get_device
 
 from saccade.agents.archive import write_atomically
-from saccade.scripts.build import check_values
+from saccade.envs import WrongExperienceError
+from saccade.scripts.build import check_values, drop_foreign_kwargs, make_agent, make_env, training_env
+from saccade.scripts.claims import claimed, in_rows, last_value, stated
 from saccade.scripts.command import RunError, UserError, run_command
-from saccade.scripts.evaluate import Evaluation
+from saccade.scripts.evaluate import Score, measures_of
 from saccade.scripts.machine import machine, versions
+from saccade.scripts.overrides import nearest
 from saccade.scripts.run_folder import EVALUATION, METRICS, read_metrics
+from saccade.scripts.settings import check_settings, settings
 
 CURVE_POINTS = 60
 WHERE = {"folder", "jobs", "runs", "progress_bar", "saliency.every"}
@@ -47,6 +51,7 @@ def results(cfg: DictConfig) -> None:
         raise UserError("which experiment? saccade results experiment=straight_catch; only one with a claim has results")
     seeds, overrides = list(cfg.seeds), train_overrides(cfg, hydra.overrides.task)
     path = Path(cfg.folder) / f"{experiment}.json"
+    drop_foreign_kwargs(cfg, hydra.overrides.task)
     check_first(cfg, path)
     with ThreadPoolExecutor(cfg.jobs) as pool:
         folders = list(pool.map(lambda seed: run_seed([*overrides, f"seed={seed}"]), seeds))
@@ -54,33 +59,76 @@ def results(cfg: DictConfig) -> None:
     command = shlex.join(["saccade", "results", *asked(hydra.overrides.task, WHERE | {"seeds"}), listed])
     report = summarise(experiment, command, seeds, cfg, folders)
     write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
-    print(f"{report['metric']} {report['values']}, goal {report['goal']}, met: {report['met']}  ({path})")
+    lines = [f"{figure.metric} {values}, goal {figure.goal}, met: {figure.met(values)}" for figure, values in stated(report)]
+    lines += [f"all met: {report['met']}"] if "more" in report else []
+    print("\n".join(lines) + f"  ({path})")
 
 
 def check_first(cfg: DictConfig, path: Path) -> None:
     """Find out before hours of training what would make them useless.
 
     Raises:
-        UserError: a value is out of its range, the metric is none, or nothing can be written where the file goes.
+        UserError: a value is out of its range, a setting or a metric is none, or nothing can be written where the file goes.
     """
     check_values(cfg)
     if cfg.jobs < 1:
         raise UserError(f"jobs is a whole number from 1 on, not {cfg.jobs}")
     if not cfg.seeds or min(cfg.seeds) < 0:
         raise UserError(f"seeds is a list of whole numbers from 0 on, such as [0,1,2], not {list(cfg.seeds)}")
-    metrics = [field.name for field in fields(Evaluation) if field.type is not str]
-    metric = OmegaConf.select(cfg, "claim.metric")
-    if metric not in metrics and not in_rows(metric):
-        raise UserError(
-            f"claim.metric {metric!r} is not in {EVALUATION}; there are: {', '.join(metrics)}; "
-            "or one of the training's rows, such as train/loss"
-        )
+    check_settings(cfg)
+    check_claim(cfg)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise UserError(f"cannot write to {path.parent.resolve()}: {error.strerror or error}") from error
+
+
+def check_claim(cfg: DictConfig) -> None:
+    """Whether every metric that a claim names will be there.
+
+    Raises:
+        UserError: one will not; names the nearest that will.
+        RunError: an environment that was asked for what it measures returned what it should not.
+    """
+    named = [figure.metric for figure in claimed(cfg.claim) if not in_rows(figure.metric)]
+    numbers = [field.name for field in fields(Score) if field.name != "measures"]
+    places = {"": cfg, **{f"also.{name}.": other for name, other in settings(cfg).items()}}
+    valid = [*numbers, "seed", "steps", "wall_seconds", *(f"{place}{number}" for place in places for number in numbers)]
+    if any("measures." in metric for metric in named):
+        for place, names in given_measures(cfg, places).items():
+            prefix = f"{place}measures."
+            unknown = [metric for metric in named if metric.startswith(prefix)]
+            valid += unknown if names is None else [prefix + name for name in names]
+    for metric in named:
+        if metric not in valid:
+            near, there = nearest(metric, valid), f"there are: {', '.join(dict.fromkeys(valid))}"
+            raise UserError(
+                f"the claim's metric {metric!r} is not in {EVALUATION}; {f'{near}; ' if near.startswith('the nearest') else ''}"
+                f"{there}; or one of the training's rows, such as train/loss"
+            )
+
+
+def given_measures(cfg: DictConfig, places: dict[str, DictConfig]) -> dict[str, list[str] | None]:
+    """What the environment of each place measures, by an episode of the agent before it learns; ``None`` if that says nothing.
+
+    Raises:
+        UserError: the agent or an environment cannot be made.
+        RunError: an environment returned what it should not.
+    """
+    training = training_env(cfg)
+    model = make_agent(cfg, training)
+    names = {}
+    for place, where in places.items():
+        env = make_env(where, n_envs=1)
+        try:
+            names[place] = measures_of(model, env)
+        except WrongExperienceError as error:
+            raise RunError(str(error)) from error
+        env.close()
+    training.close()
+    return names
 
 
 def train_overrides(cfg: DictConfig, overrides: Sequence[str]) -> list[str]:
@@ -117,55 +165,34 @@ def summarise(experiment: str, command: str, seeds: list[int], cfg: DictConfig, 
     """The content of the results file.
 
     Raises:
-        RunError: a run has no value for the claim's metric.
+        RunError: a run has no value for one of the claim's metrics.
     """
     evaluations = [json.loads((folder / EVALUATION).read_text()) for folder in folders]
-    metric, goal, at_most = cfg.claim.metric, cfg.claim.goal, cfg.claim.at_most
-    values = [last_value(folder, metric) for folder in folders]
+    found = [(figure, [last_value(folder, figure.metric) for folder in folders]) for figure in claimed(cfg.claim)]
+    (main, values), *others = found
+    verdicts = [met for figure, of_seeds in found if (met := figure.met(of_seeds)) is not None]
+    more = {
+        figure.metric: {"values": of_seeds, "goal": figure.goal, "at_most": figure.at_most, "met": figure.met(of_seeds)}
+        for figure, of_seeds in others
+    }
     return {
         "experiment": experiment,
         "command": command,
         "seeds": seeds,
-        "metric": metric,
+        "metric": main.metric,
         "values": values,
-        "goal": goal,
-        "met": None if goal is None else bool(max(values) <= goal if at_most else min(values) >= goal),
-        **({"at_most": True} if at_most else {}),
+        "goal": main.goal,
+        "met": all(verdicts) if verdicts else None,
+        **({"at_most": True} if main.at_most else {}),
+        **({"more": more} if more else {}),
         "episodes": [evaluation["episodes"] for evaluation in evaluations],
         "steps": [evaluation["steps"] for evaluation in evaluations],
         "wall_seconds": [evaluation["wall_seconds"] for evaluation in evaluations],
         "machine": machine(cfg.threads, str(get_device(cfg.device))),
         "versions": versions(),
         "date": datetime.now(UTC).date().isoformat(),
-        "curves": [curve(folder / METRICS, metric) for folder in folders],
+        "curves": [curve(folder / METRICS, main.metric) for folder in folders],
     }
-
-
-def in_rows(metric: str) -> bool:
-    """Whether a metric is one of the training's rows, which SB3 names ``group/name``, and not of the evaluation."""
-    return "/" in metric
-
-
-def last_value(folder: Path, metric: str) -> float:
-    """What a run has come to: a number of its evaluation, or of its last row of metrics that has it.
-
-    Raises:
-        RunError: there is none; names what there is.
-    """
-    if not in_rows(metric):
-        value = json.loads((folder / EVALUATION).read_text())[metric]
-        if value is None:
-            raise RunError(
-                f"{folder / EVALUATION} has no {metric}: its environment does not say whether an episode succeeded; "
-                "claim.metric=mean_reward is always there"
-            )
-        return float(value)
-    rows = read_metrics(folder / METRICS)
-    values = [row[metric] for row in rows if metric in row]
-    if not values or values[-1] is None:
-        found = "is not finite at the end" if values else f"is in no row; there are: {', '.join(sorted(set().union(*rows)))}"
-        raise RunError(f"{metric} {found} ({folder / METRICS})")
-    return float(values[-1])
 
 
 def curve(path: Path, metric: str) -> dict[str, list[int | float]]:

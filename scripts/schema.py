@@ -9,10 +9,15 @@ from omegaconf import MISSING
 
 @dataclass
 class EvaluationConfig:
-    """The evaluation after training."""
+    """The evaluation after training.
+
+    Attributes:
+        also: by name, what differs in ``env`` where the agent is evaluated too; all else is as in the training.
+    """
 
     episodes: int = MISSING
     n_envs: int = MISSING
+    also: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -24,18 +29,29 @@ class SaliencyConfig:
 
 
 @dataclass
+class GoalConfig:
+    """What one more metric of a claim has to come to; see :class:`ClaimConfig`."""
+
+    goal: float | None = None
+    at_most: bool = False
+
+
+@dataclass
 class ClaimConfig:
     """What an experiment claims: that ``metric`` reaches ``goal`` with every seed.
 
     Attributes:
-        metric: a number of ``evaluation.json``, or one of the training's rows (``train/loss``, say), of which the last counts.
+        metric: a number of ``evaluation.json``, dotted where it lies deeper (``measures.errors``,
+            ``also.length_60.mean_reward``), or one of the training's rows (``train/loss``, say), of which the last counts.
         goal: none for a baseline.
         at_most: whether the goal is reached from above, as that of an error.
+        more: other metrics, each with a goal of its own; the claim is met where all are.
     """
 
     metric: str = MISSING
     goal: float | None = None
     at_most: bool = False
+    more: dict[str, GoalConfig] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,6 +84,7 @@ class EvaluateConfig:
     n_envs: int = MISSING
     seed: int = MISSING
     deterministic: bool = MISSING
+    also: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

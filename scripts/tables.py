@@ -4,33 +4,41 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from saccade.scripts.claims import stated
 from saccade.scripts.families import Family
 
 COLUMNS = ("experiment", "metric", "mean", "each seed", "goal", "steps", "seconds a seed")
 
 
 def results_table(reports: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table, a row an experiment."""
+    """A Markdown table, a row an experiment, and below it a row for every further figure of its claim."""
     lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     for report in reports:
-        sign = "≤" if report.get("at_most") else "≥"
-        goal = "baseline" if report["goal"] is None else f"{sign} {report['goal']:g}: {'met' if report['met'] else 'missed'}"
-        cells = (
-            f"`{report['experiment']}`",
-            report["metric"].replace("_", " "),
-            number(report, mean(report["values"])),
-            ", ".join(number(report, value) for value in report["values"]),
-            goal,
-            f"{max(report['steps']) / 1e6:.2f} M",
-            f"{mean(report['wall_seconds']):.0f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
+        name, cost = f"`{report['experiment']}`", (f"{max(report['steps']) / 1e6:.2f} M", f"{mean(report['wall_seconds']):.0f}")
+        for claimed, values in stated(report):
+            goal = "baseline"
+            if claimed.goal is not None:
+                goal = f"{'≤' if claimed.at_most else '≥'} {claimed.goal:g}: {'met' if claimed.met(values) else 'missed'}"
+            seeds = ", ".join(number(value, values) for value in values)
+            cells = (name, words(claimed.metric), number(mean(values), values), seeds, goal, *cost)
+            lines.append(f"| {' | '.join(cells)} |")
+            name, cost = "", ("", "")
     return "\n".join(lines) + "\n"
 
 
-def number(report: dict[str, Any], value: float) -> str:
-    """To one digit after the point, or to three where no value of the report reaches 10."""
-    return f"{value:.3f}" if max(map(abs, report["values"])) < 10 else f"{value:.1f}"
+def words(metric: str) -> str:
+    """A metric as people say it.
+
+    >>> words("train/squared_error"), words("measures.errors"), words("also.length_60.measures.errors")
+    ('train/squared error', 'errors', 'errors, length 60')
+    """
+    where, _, what = metric.removeprefix("also.").partition(".") if metric.startswith("also.") else ("", "", metric)
+    return ", ".join(filter(None, [what.removeprefix("measures."), where])).replace("_", " ")
+
+
+def number(value: float, values: Sequence[float]) -> str:
+    """To one digit after the point, or to three where none of all the values reaches 10."""
+    return f"{value:.3f}" if max(map(abs, values)) < 10 else f"{value:.1f}"
 
 
 def family_section(family: Family, picture: str | None) -> str:

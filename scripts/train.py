@@ -21,6 +21,7 @@ from saccade.scripts.build import drop_foreign_kwargs, make_agent, make_env, set
 from saccade.scripts.command import RunError, run_command
 from saccade.scripts.evaluate import evaluate, write_evaluation
 from saccade.scripts.run_folder import CHECKPOINT, CONFIG, METRICS, MetricsWriter, default_name, reserve_run_folder
+from saccade.scripts.settings import check_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,6 +42,7 @@ def train(cfg: DictConfig) -> None:
     set_threads(cfg)
     env = training_env(cfg)
     model = make_agent(cfg, env)
+    check_settings(cfg)
     name = cfg.name or default_name(choices["agent"], choices["policy"], cfg.env.id, cfg.seed)
     folder = reserve_run_folder(cfg.runs, name)
     OmegaConf.save(cfg, folder / CONFIG)
@@ -91,7 +93,7 @@ def report(cfg: DictConfig, model: CoreAlgorithm, folder: Path, wall_seconds: fl
     """Evaluate, write ``evaluation.json``, and say where everything is."""
     result = evaluate(cfg, model, cfg.evaluation.episodes, cfg.evaluation.n_envs, cfg.seed + 20_000, wall_seconds)
     path = write_evaluation(folder, result)
-    print(f"run folder  {folder}\nscore       {result.summary()}  ({path})\nlook        tensorboard --logdir {cfg.runs}")
+    print(f"run folder  {folder}\nscore       {result.summary(path)}\nlook        tensorboard --logdir {cfg.runs}")
 
 
 if __name__ == "__main__":

@@ -71,6 +71,26 @@ def test_the_command_writes_rows(harness, monkeypatch, tmp_path):
     assert "| b | us | 1.25 |  |  |  |  |" in table
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        ([], "python benchmarks/agents.py"),
+        (["--quick"], "python benchmarks/agents.py --quick"),
+        (["--quick", "--device", "cpu"], "python benchmarks/agents.py --device cpu --quick"),
+    ],
+)
+def test_the_file_holds_the_command_that_measures_as_it_was_measured(harness, arguments, command, monkeypatch, tmp_path):
+    file = tmp_path / "rows.json"
+    monkeypatch.setattr(sys, "argv", ["benchmarks/agents.py", "--json", str(file), *arguments])
+    for name in harness.THREADS:
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(SystemExit):
+        harness.main("What is measured.", lambda settings: [], devices=("cuda", "cpu") if "cpu" in arguments else ("cpu",))
+    report = json.loads(file.read_text())
+    assert report["command"] == command
+    assert f"```bash\n{command} --json results/benchmarks/agents.json\n```" in benchmark_section("agents", report)
+
+
 def test_multiplications_of_convolutions_and_layers(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import floors

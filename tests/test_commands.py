@@ -58,7 +58,11 @@ def test_every_policy_takes_steps(policy: str) -> None:
 
 @pytest.mark.parametrize("agent", choices("agent"))
 def test_every_agent_takes_steps(agent: str) -> None:
-    needs = {"dqn": ["policy=mlp"], "policy_evaluation": ["policy=mlp", "env=corridor"]}
+    needs = {
+        "dqn": ["policy=mlp"],
+        "policy_evaluation": ["policy=mlp", "env=corridor"],
+        "supervised": ["policy=lstm", "env=copy"],
+    }
     assert saccade("train", *TINY, f"agent={agent}", *needs.get(agent, ["policy=glimpse"])) == 0
 
 
@@ -86,7 +90,7 @@ def test_a_run_leaves_everything_in_its_folder(capsys: pytest.CaptureFixture[str
         assert name in rows[-1], name
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert set(evaluation) == {
-        *("mean_reward", "std_reward", "success_rate", "episodes", "seed", "env", "steps", "wall_seconds"),
+        *("mean_reward", "std_reward", "success_rate", "measures", "episodes", "seed", "env", "steps", "wall_seconds", "also"),
     }
     assert evaluation["episodes"] == 2
     assert evaluation["steps"] == 640

@@ -24,6 +24,7 @@ from saccade.envs import (
     TaskStep,
     TaskVecEnv,
 )
+from saccade.envs.task import action_bounds
 
 EveryTask = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 MakeTask = Callable[..., BatchedTask]
@@ -52,7 +53,8 @@ class Cut(BatchedTask):
 
 
 def random_actions(venv: TaskVecEnv, steps: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(venv.task.action_space.n, size=(steps, venv.num_envs))
+    first, last = action_bounds(venv.task.action_space)
+    return np.random.default_rng(seed).integers(first, last, size=(steps, venv.num_envs, *first.shape), endpoint=True)
 
 
 def roll(venv: TaskVecEnv, actions: np.ndarray) -> list[Any]:
