@@ -6,10 +6,12 @@ from typing import Any
 
 from saccade.policies.actor_critic import ActorCriticHead, ActorCriticOutput, ActorCriticPolicy
 from saccade.policies.adam import FusedAdam
+from saccade.policies.controller import Dense
 from saccade.policies.core import Core, CoreOutput, Decision, State
 from saccade.policies.gaze import CentreGaze, GazePolicy, LearnedGaze, RandomGaze
 from saccade.policies.glimpse import GlimpseNetwork, GlimpseState, RecurrentGlimpse
 from saccade.policies.heads import DuelingHead, DuelingOutput, QHead
+from saccade.policies.ntm import NTM, NTMState
 from saccade.policies.policy import CorePolicy
 from saccade.policies.q_policy import QOutput, QPolicy
 from saccade.policies.recurrent import GRU, LSTM, FeedForward, GRUState, LSTMState
@@ -31,6 +33,7 @@ def aliases(policy: Callable[..., CorePolicy]) -> dict[str, Any]:
         "MultiInputLstmPolicy": LSTM,
         "GruPolicy": GRU,
         "GlimpsePolicy": RecurrentGlimpse,
+        "NtmPolicy": NTM,
     }
     named = {name: partial(policy, core_class=core) for name, core in cores.items()}
     return {"CorePolicy": policy, **named}  # CorePolicy: with core_class among the policy_kwargs
@@ -44,6 +47,7 @@ __all__ = [
     "ACTOR_CRITIC_POLICIES",
     "GRU",
     "LSTM",
+    "NTM",
     "Q_POLICIES",
     "REPLAY_POLICIES",
     "ActorCriticHead",
@@ -55,6 +59,7 @@ __all__ = [
     "CoreOutput",
     "CorePolicy",
     "Decision",
+    "Dense",
     "DuelingHead",
     "DuelingOutput",
     "FeedForward",
@@ -66,6 +71,7 @@ __all__ = [
     "LSTMState",
     "LearnedGaze",
     "MLPTorso",
+    "NTMState",
     "Pixels",
     "QHead",
     "QOutput",

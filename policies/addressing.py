@@ -42,11 +42,17 @@ def write(
 
     As the paper has it, every head's erasing comes before any head's adding, so their order does not matter.
     """
+    # Element by element: the result lies in memory as the argument does, slots last or not.
     by_slot = weights.transpose(1, 2)
-    if weights.shape[1] == 1:
-        return torch.baddbmm(memory - memory * torch.bmm(by_slot, erase), by_slot, add)
-    keep = (1 - by_slot.unsqueeze(-1) * erase.unsqueeze(1)).prod(dim=2)
-    return torch.baddbmm(memory * keep, by_slot, add)
+    if by_slot.shape[-1] == 1:
+        # M (1 - w e) + w a = M + w (a - M e).
+        return torch.addcmul(memory, by_slot, torch.addcmul(add, memory, erase, value=-1))
+    heads = [*zip(by_slot.split(1, 2), erase.split(1, 1), add.split(1, 1), strict=True)]
+    for w, e, _ in heads:
+        memory = torch.addcmul(memory, memory * w, e, value=-1)
+    for w, _, a in heads:
+        memory = torch.addcmul(memory, w, a)
+    return memory
 
 
 # --- NTM ---------------------------------------------------------------------------------------------------------------------
@@ -62,24 +68,25 @@ def interpolate(
 def shift(weights: Float[Tensor, "B H N"], kernels: Float[Tensor, "B H S"]) -> Float[Tensor, "B H N"]:
     """Circular convolution: NTM eq. 8, ``w~(i) = sum_j w(j) s(i - j)``.
 
-    ``kernels[..., k]`` is the weight of a shift by ``k - S // 2`` slots, ``-1, 0, 1`` where ``S`` is 3.
+    ``kernels[..., k]`` is the weight of a shift by ``k - S // 2`` slots, ``-1, 0, 1`` where ``S`` is 3. ``S`` is at most ``N``.
     """
-    reach = kernels.shape[-1] // 2
-    if reach == 0:
-        return weights * kernels
-    slots = weights.shape[-1]
-    around = torch.arange(-reach, slots + reach, device=weights.device).remainder_(slots)
-    # What lands on slot i by a shift of d comes from i - d.
-    windows = weights.index_select(-1, around).unfold(-1, kernels.shape[-1], 1)
-    return torch.matmul(windows, kernels.flip(-1).unsqueeze(-1)).squeeze(-1)
+    reach, slots = kernels.shape[-1] // 2, weights.shape[-1]
+    around = torch.cat([weights[..., slots - reach :], weights, weights[..., :reach]], dim=-1) if reach else weights
+    # What lands on slot i by a shift of d comes from i - d: the last kernel meets what stands furthest to the left.
+    moves = kernels.unsqueeze(-2).unbind(-1)
+    shifted = around.narrow(-1, 0, slots) * moves[-1]
+    for start, by in enumerate(moves[-2::-1], 1):
+        shifted = torch.addcmul(shifted, around.narrow(-1, start, slots), by)
+    return shifted
 
 
 def sharpen(weights: Float[Tensor, "B H N"], powers: Float[Tensor, "B H"]) -> Float[Tensor, "B H N"]:
     """Undo a shift's blur: NTM eq. 9, ``w(i)^gamma / sum_j w(j)^gamma``.
 
     Computed as ``softmax(gamma log w)``: the quotient of powers has infinite gradients in float32 from about ``gamma = 20``.
+    Negative weights, which no head has but a made-up one may, count as none.
     """
-    return torch.softmax(powers.unsqueeze(-1) * (weights + EPSILON).log(), dim=-1)
+    return torch.softmax(powers.unsqueeze(-1) * (torch.relu(weights) + EPSILON).log(), dim=-1)
 
 
 # --- DNC ---------------------------------------------------------------------------------------------------------------------

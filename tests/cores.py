@@ -4,7 +4,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from saccade.policies import GRU, LSTM, CentreGaze, Core, FeedForward, LearnedGaze, RandomGaze, RecurrentGlimpse, Retina
+from saccade.policies import (
+    GRU,
+    LSTM,
+    NTM,
+    CentreGaze,
+    Core,
+    Dense,
+    FeedForward,
+    LearnedGaze,
+    RandomGaze,
+    RecurrentGlimpse,
+    Retina,
+)
 from saccade.policies.twin import Twin
 
 VECTOR = (11,)
@@ -56,6 +68,18 @@ def glimpse_row(name: str, beyond_features: frozenset[str] = frozenset(), **argu
     return CoreRow(name, make, IMAGE, tiny, TINY_IMAGE, beyond_features)
 
 
+ntm = partial(NTM, slots=17, width=7)
+tiny_ntm = partial(NTM, slots=5, width=2)
+
+
+def ntm_row(name: str, make: Callable[..., Core], **arguments: int) -> CoreRow:
+    """A row for the NTM with this kind of controller and these arguments."""
+    big, tiny = partial(make, hidden_size=13), partial(make, hidden_size=3)
+    return CoreRow(
+        name, partial(ntm, controller=big, **arguments), VECTOR, partial(tiny_ntm, controller=tiny, **arguments), (3,)
+    )
+
+
 ROWS = [
     CoreRow("feed forward", FeedForward, VECTOR, FeedForward, (3,)),
     CoreRow("lstm", partial(LSTM, hidden_size=13), VECTOR, partial(LSTM, hidden_size=2), (3,)),
@@ -75,6 +99,11 @@ ROWS = [
         partial(Twin, core=partial(LSTM, hidden_size=2)),
         (3,),
     ),
+    CoreRow("dense", partial(Dense, hidden_size=13), VECTOR, partial(Dense, hidden_size=2), (3,)),
+    ntm_row("ntm", LSTM),
+    ntm_row("ntm, heads", LSTM, read_heads=2, write_heads=3, max_shift=2, learn_memory=True),
+    ntm_row("ntm, dense", Dense),
+    ntm_row("ntm, gru", GRU),
     glimpse_row("glimpse", GAZE_MEAN),
     glimpse_row("glimpse, gru", GAZE_MEAN, memory=GRU),
     glimpse_row("glimpse, sigma learned", GAZE_MEAN | {"gaze_policy.log_sigma"}, gaze=partial(LearnedGaze, learn_sigma=True)),
