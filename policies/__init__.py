@@ -8,6 +8,8 @@ from saccade.policies.actor_critic import ActorCriticHead, ActorCriticOutput, Ac
 from saccade.policies.adam import FusedAdam
 from saccade.policies.controller import Dense
 from saccade.policies.core import Core, CoreOutput, Decision, State
+from saccade.policies.dnc import DNC
+from saccade.policies.dnc_memory import DNCState
 from saccade.policies.gaze import CentreGaze, GazePolicy, LearnedGaze, RandomGaze
 from saccade.policies.glimpse import GlimpseNetwork, GlimpseState, RecurrentGlimpse
 from saccade.policies.heads import DuelingHead, DuelingOutput, QHead
@@ -34,6 +36,7 @@ def aliases(policy: Callable[..., CorePolicy]) -> dict[str, Any]:
         "GruPolicy": GRU,
         "GlimpsePolicy": RecurrentGlimpse,
         "NtmPolicy": NTM,
+        "DncPolicy": DNC,
     }
     named = {name: partial(policy, core_class=core) for name, core in cores.items()}
     return {"CorePolicy": policy, **named}  # CorePolicy: with core_class among the policy_kwargs
@@ -45,6 +48,7 @@ ACTOR_CRITIC_POLICIES = aliases(ActorCriticPolicy)
 
 __all__ = [
     "ACTOR_CRITIC_POLICIES",
+    "DNC",
     "GRU",
     "LSTM",
     "NTM",
@@ -58,6 +62,7 @@ __all__ = [
     "Core",
     "CoreOutput",
     "CorePolicy",
+    "DNCState",
     "Decision",
     "Dense",
     "DuelingHead",

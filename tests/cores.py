@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from saccade.policies import (
+    DNC,
     GRU,
     LSTM,
     NTM,
@@ -80,6 +81,18 @@ def ntm_row(name: str, make: Callable[..., Core], **arguments: int) -> CoreRow:
     )
 
 
+dnc = partial(DNC, slots=7, width=5, read_heads=3)
+tiny_dnc = partial(DNC, slots=3, width=2, read_heads=2)
+
+
+def dnc_row(name: str, make: Callable[..., Core], **arguments: int) -> CoreRow:
+    """A row for the DNC with this kind of controller and these arguments."""
+    big, tiny = partial(make, hidden_size=13), partial(make, hidden_size=3)
+    return CoreRow(
+        name, partial(dnc, controller=big, **arguments), VECTOR, partial(tiny_dnc, controller=tiny, **arguments), (3,)
+    )
+
+
 ROWS = [
     CoreRow("feed forward", FeedForward, VECTOR, FeedForward, (3,)),
     CoreRow("lstm", partial(LSTM, hidden_size=13), VECTOR, partial(LSTM, hidden_size=2), (3,)),
@@ -104,6 +117,10 @@ ROWS = [
     ntm_row("ntm, heads", LSTM, read_heads=2, write_heads=3, max_shift=2, learn_memory=True),
     ntm_row("ntm, dense", Dense),
     ntm_row("ntm, gru", GRU),
+    dnc_row("dnc", LSTM),
+    dnc_row("dnc, sparse links", LSTM, link_slots=2),
+    dnc_row("dnc, dense", Dense),
+    dnc_row("dnc, gru", GRU),
     glimpse_row("glimpse", GAZE_MEAN),
     glimpse_row("glimpse, gru", GAZE_MEAN, memory=GRU),
     glimpse_row("glimpse, sigma learned", GAZE_MEAN | {"gaze_policy.log_sigma"}, gaze=partial(LearnedGaze, learn_sigma=True)),

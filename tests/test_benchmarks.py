@@ -2,10 +2,13 @@ import json
 import sys
 
 import pytest
+import torch
 from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from repository import ROOT
+from saccade.policies import NTM
+from saccade.policies.dnc import DNC
 from saccade.scripts.tables import benchmark_section
 
 KEYS = ["name", "unit", "ours", "peer", "peer_name", "ratio", "goal", "met", "floor", "share"]
@@ -18,6 +21,14 @@ def harness(monkeypatch):
 
     yield harness
     sys.modules.pop("harness")
+
+
+@pytest.fixture
+def memory(harness):
+    import memory
+
+    yield memory
+    sys.modules.pop("memory")
 
 
 def test_a_row_says_whether_its_goal_is_met(harness):
@@ -108,6 +119,76 @@ def test_multiplications_of_convolutions_and_layers(monkeypatch):
     assert floors.multiplications(Network(), (4, 84, 84)) == (first + rest, first)
     assert floors.operations(Network(), (4, 84, 84), forward=1, learned=2) == 2 * (7 * (first + rest) - 2 * first)
     assert floors.multiplications(nn.Linear(3, 5), None) == (15, 0)
+
+
+def test_the_plain_turing_machine_is_ours_written_out(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from plain_ntm import PlainNTM
+
+    torch.manual_seed(0)
+    width = 3
+    ours, plain = NTM((2,), slots=7, width=width), PlainNTM(2, slots=7, width=width)
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    plain.controller.load_state_dict({name.removesuffix("_l0"): w for name, w in ours.controller.network.state_dict().items()})
+    sizes = [width, width, width, width, *[1] * 6, 3, 3]
+    for part in ("weight", "bias"):
+        rows = getattr(ours.interface, part).detach().split(sizes)
+        keys, (add, erase), gates, strengths, powers, kernels = rows[:2], rows[2:4], rows[4:6], rows[6:8], rows[8:10], rows[10:]
+        for n, (head, words) in enumerate([(plain.reader, []), (plain.writer, [erase, add])]):
+            orders = torch.cat([keys[n], strengths[n], gates[n], kernels[n], powers[n], *words])
+            setattr(head.orders, part, nn.Parameter(orders))
+    inputs = torch.randn(13, 5, 2, requires_grad=True)
+    expected, after, *_ = ours(inputs, ours.initial_state(5), torch.zeros(13, 5, dtype=torch.bool))
+    features, state = plain(inputs)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    # Features alone would not tell a shift to the left from one to the right: both heads begin at the same slot.
+    torch.testing.assert_close(state.memory, after.memory.mT, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain(inputs[:1], state)[0], plain(torch.cat([inputs, inputs[:1]]))[0][-1:])
+    cotangent = torch.randn_like(features)
+    by_inputs = [torch.autograd.grad(output, inputs, cotangent)[0] for output in (features, expected)]
+    torch.testing.assert_close(*by_inputs, rtol=1e-3, atol=1e-5)
+
+
+def test_memories_and_their_peers_learn_every_weight_and_act(memory):
+    for name, entrant in memory.entrants().items():
+        assert memory.learning(entrant, steps=3, lanes=2)() == 1
+        unlearned = [weight for weight, parameter in entrant.network.named_parameters() if not parameter.grad.any()]
+        assert unlearned == [], name
+        assert memory.acting(entrant, lanes=2, times=3)() == 3
+
+
+def test_a_memory_of_another_size_is_no_peer(memory, monkeypatch):
+    monkeypatch.setitem(memory.ENTRANTS, "DNC", lambda: memory.of_core(DNC((memory.INPUTS,), width=31)))
+    with pytest.raises(ValueError, match=r"our DNC has \d+ weights, and its peer, dnc 1\S+, 180343"):
+        memory.entrants()
+
+
+def test_less_is_better_where_milliseconds_or_bytes_are_told(memory):
+    row = memory.cost("a", "ms", 2.0, 6.0, "other", goal=2.5, floor=0.5)
+    assert (row.ours, row.peer, row.floor) == (2, 6, 0.5)
+    assert row.met and row.ratio == pytest.approx(3) and row.share == pytest.approx(0.25)
+    assert not memory.cost("a", "ms", 2.0, 4.0, "other", goal=2.5).met
+
+
+def test_multiplications_in_a_memory(memory):
+    # 2 read heads, 7 slots of 5 numbers: 3 keys, 2 vectors read, erased and added; links twice, and two ways for each head.
+    assert memory.products(DNC((3,), slots=7, width=5, read_heads=2)) == 3 * 35 + 2 * 35 + 2 * 35 + 6 * 49
+    # 2 heads read and 3 write: 5 keys and 5 moves by up to 2, 2 vectors read, erased and added thrice.
+    ntm = NTM((3,), slots=7, width=5, read_heads=2, write_heads=3, max_shift=2)
+    assert memory.products(ntm) == 5 * 35 + 5 * 7 * 5 + 2 * 35 + 6 * 35
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_bytes_are_those_held_at_the_most(memory):
+    def fill(mebibytes):
+        def work():
+            torch.ones(mebibytes * 2**18).add(1)
+            return torch.ones(2**18).numel()
+
+        return work
+
+    assert 119 < memory.extra_bytes(fill(1), fill(60)) / 2**20 < 125
 
 
 def test_every_committed_benchmark_has_the_documented_keys():
