@@ -32,9 +32,8 @@ from floors import operations, peak
 from plain_ntm import PlainNTM
 from torch import Tensor, nn
 
-from saccade.policies import NTM
+from saccade.policies import DNC, NTM
 from saccade.policies.core import Core
-from saccade.policies import DNC
 
 INPUTS, STEPS, LANES = 32, 64, 16
 ACTING_LANES = (1, 8)

@@ -15,7 +15,7 @@ from saccade.policies.controller import LSTM_CONTROLLER, MakeController, check_s
 from saccade.policies.core import Core, CoreOutput, State, check_input_shape, reset_state, stack_outputs
 from saccade.policies.ntm_kernels import Layout
 from saccade.policies.ntm_unroll import Unrolled, find_drive, from_leaves, to_leaves
-from saccade.policies.tap import TapKind, tap
+from saccade.policies.tap import TapKind, is_recording, tap
 
 EMPTY = 1e-6
 """Every number of a memory that is not learned, at an episode's start: not zero, which has no direction, but next to it."""
@@ -100,6 +100,14 @@ class NTM(Core):
         self.interface = nn.Linear(core.features_dim, sum(self.layout.sections))
         self.memory = nn.Parameter(torch.empty(width, slots).uniform_(-1, 1).div_(width**0.5)) if learn_memory else None
 
+    @property
+    def tap_names(self) -> tuple[list[str], list[str]]:
+        """Of all heads, the reading ones first, and of their shifts: for a picture."""
+        heads = [
+            f"{what} {i}" for what, count in (("read", self.read_heads), ("write", self.write_heads)) for i in range(count)
+        ]
+        return heads, [f"{by:+d}" if by else "0" for by in range(-self.max_shift, self.max_shift + 1)]
+
     def initial_state(self, batch_size: int) -> NTMState:
         """Every head at slot 0, and having read that."""
         weight = self.interface.weight
@@ -122,12 +130,16 @@ class NTM(Core):
         weights = addressing.interpolate(content, state.weights, orders.gates.squeeze(-1))
         weights = addressing.sharpen(addressing.shift(weights, kernels), 1 + orders.powers.squeeze(-1))
         read_weights, write_weights = weights.split_with_sizes([self.read_heads, self.write_heads], 1)
-        tap("read_weights", read_weights, TapKind.MEMORY)
-        tap("write_weights", write_weights, TapKind.MEMORY)
-        tap("content_weights", content, TapKind.MEMORY)
         # Eq. 2; eq. 3 and 4.
         reads = addressing.read(memory, read_weights)
         memory = addressing.write(memory, write_weights, orders.erase, orders.add)
+        if is_recording():
+            tap("write_weights", write_weights, TapKind.MEMORY)
+            tap("read_weights", read_weights, TapKind.MEMORY)
+            tap("content_weights", content, TapKind.MEMORY, {"names": self.tap_names[:1]})
+            tap("interpolation_gate", orders.gates.squeeze(-1), TapKind.GATE, {"names": self.tap_names[:1]})
+            tap("shift_kernel", kernels, TapKind.GATE, {"names": self.tap_names})
+            tap("memory", memory, TapKind.CONTENT)
         features = torch.cat([control.features, reads.flatten(1)], dim=-1)
         return CoreOutput(features, NTMState(memory.mT, weights, reads, control.state), cost=control.cost)
 

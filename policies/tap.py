@@ -22,7 +22,11 @@ class TapKind(StrEnum):
     """What the last axes of a tapped tensor run over."""
 
     SPACE = "space"  # pixels or grid cells, [B, ..., H, W]
-    MEMORY = "memory"  # memory slots, [B, ..., N]
+    MEMORY = "memory"  # memory slots, [B, ..., N]: a head's weights, which sum to at most 1
+    USAGE = "usage"  # memory slots, [B, N]: how much each is in use, from 0 to 1
+    LINK = "link"  # from slot to slot, [B, N, N]: how much the row's was written right after the column's, from 0 to 1
+    CONTENT = "content"  # what each slot holds, [B, N, W]
+    GATE = "gate"  # numbers from 0 to 1, [B, ...]: gates, modes, kernels
     TIME = "time"  # past steps, [B, ..., window]
     GAZE = "gaze"  # a place in [-1, 1]^2, (x, y), [B, 2]
     PONDER = "ponder"  # steps spent, [B]
@@ -35,7 +39,8 @@ class Recording:
     Attributes:
         kinds: for each tap, what its values run over.
         values: for each tap, one tensor ``[B, ...]`` a step, in order.
-        notes: for each tap, constants that a picture needs (the patch sizes of a gaze, say).
+        notes: for each tap, constants that a picture needs: the sizes of a gaze's ``fields``; the ``names`` of what stands
+            along the first axes of a step's value, a list an axis (of heads, and of what a head chooses from).
     """
 
     kinds: dict[str, TapKind] = field(default_factory=dict)

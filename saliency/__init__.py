@@ -4,6 +4,7 @@ from saccade.saliency.callback import SaliencyCallback
 from saccade.saliency.episode import Episode, TapRecord, play_episode
 from saccade.saliency.film import FilmError, film_strip, gaze_film, heads_film
 from saccade.saliency.jacobian import HeadMaps, episode_jacobian, head_jacobian
+from saccade.saliency.memory_maps import memory_map
 from saccade.saliency.tensorboard import check_film, encode_film
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "gaze_film",
     "head_jacobian",
     "heads_film",
+    "memory_map",
     "play_episode",
 ]

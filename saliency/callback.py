@@ -16,6 +16,7 @@ from saccade.policies.tap import TapKind
 from saccade.saliency.episode import Episode, play_episode, undisturbed
 from saccade.saliency.film import Film, FilmError, film_strip, gaze_film, heads_film
 from saccade.saliency.jacobian import HeadMaps, episode_jacobian, mean_magnitude
+from saccade.saliency.memory_maps import memory_map, memory_records
 from saccade.saliency.tensorboard import Encoded, encode_film, encode_picture, tensorboard_writer, write_image
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,12 @@ class SaliencyCallback(BaseCallback):
 
     TensorBoard gets ``saliency/film`` (the gaze's fields and path over the frames), ``saliency/heads`` (for each head of the
     policy, side by side, how much every pixel moves it), each also as a strip (``saliency/film_strip``,
-    ``saliency/heads_strip``), and scalars (:func:`scalars`). Training goes on exactly as it would have without: no random
-    number is drawn, no gradient or mode changed.
+    ``saliency/heads_strip``); for an external memory ``saliency/memory``, one picture of what was written and read when
+    (:func:`~saccade.saliency.memory_maps.memory_map`); and scalars (:func:`scalars`). Training goes on exactly as it would have
+    without: no random number is drawn, no gradient or mode changed.
 
     Frames are the observation where it is an image, else what the environment renders. Over the latter no maps are
-    drawn, and where there is neither nothing is; one line in the log says so.
+    drawn, and where there is neither no film is; one line in the log says so.
 
     Args:
         make_env: makes the environment to play in, with the training environment's spaces and normalisation; called
@@ -122,6 +124,8 @@ class SaliencyCallback(BaseCallback):
             maps = episode_jacobian(self.policy, episode)
             for name, value in scalars(episode, maps).items():
                 self.logger.record(f"saliency/{name}", value)
+            if memory_records(episode):
+                self.write("memory.png", encode_picture(memory_map(episode)))
             for name, film in self.films(episode, maps):
                 self.write(f"{name}.gif", encode_film(film))
                 self.write(f"{name}_strip.png", encode_picture(film_strip(film)))

@@ -249,8 +249,9 @@ def check_replay(core: Core) -> None:
 
 @torch.no_grad()
 def check_taps(core: Core) -> None:
-    """A recording changes no output, holds every step of every tap, and attention sums to one."""
+    """A recording, from a state that the core came to, changes no output and holds every step; taps are what kinds say."""
     call = example(core)
+    call = call._replace(state=core(*call._replace(state=core.initial_state(B))).state)
     quiet = core(*call)
     with recording() as taps:
         recorded = core(*call)
@@ -258,13 +259,23 @@ def check_taps(core: Core) -> None:
     for name, kind in taps.kinds.items():
         values = taps.stacked(name)
         assert values.shape[:2] == (T, B), f"tap {name} has shape {list(values.shape)}"
-        if kind in (TapKind.MEMORY, TapKind.TIME, TapKind.SPACE):
-            assert (values >= 0).all(), f"tap {name} has negative weights"
-            axes = (-2, -1) if kind is TapKind.SPACE else (-1,)
-            torch.testing.assert_close(values.sum(axes), torch.ones_like(values.sum(axes)), rtol=0, atol=1e-5)
-        if kind is TapKind.GAZE:
-            assert values.shape[2:] == (2,)
-            assert (values.abs() <= 1).all()
+        check_tap(name, kind, values)
+
+
+def check_tap(name: str, kind: TapKind, values: Tensor) -> None:
+    """Attention sums to one, a head's weights to one at most; gates, usage and links are from 0 to 1; shapes are the kind's."""
+    axes = {TapKind.LINK: 4, TapKind.CONTENT: 4, TapKind.USAGE: 3, TapKind.GAZE: 3}.get(kind, values.ndim)
+    assert values.ndim == axes, f"tap {name} of kind {kind} has shape {list(values.shape)}"
+    if kind in (TapKind.MEMORY, TapKind.TIME, TapKind.SPACE):
+        assert (values >= 0).all(), f"tap {name} has negative weights"
+        total = values.sum((-2, -1) if kind is TapKind.SPACE else -1)
+        enough = (total >= 1 - 1e-5) | (kind is TapKind.MEMORY)  # a head of a memory may read, or write, nothing
+        assert (enough & (total <= 1 + 1e-5)).all(), f"tap {name} sums to {total.min()} to {total.max()}"
+    if kind in (TapKind.GATE, TapKind.USAGE, TapKind.LINK):
+        assert ((values >= -1e-6) & (values <= 1 + 1e-5)).all(), f"tap {name} is not from 0 to 1"
+    square = kind is not TapKind.LINK or (values.shape[2] == values.shape[3] and not values.diagonal(0, 2, 3).any())
+    assert square, f"tap {name} is not square, or links a slot to itself"
+    assert kind is not TapKind.GAZE or (values.shape[2] == 2 and (values.abs() <= 1).all()), f"tap {name} is no place"
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """Episodes with an external memory, made by hand, and where a panel lies in a picture of them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,15 @@ def make_episode(taps: dict[str, TapRecord], **changes: Any) -> Episode:
     return Episode(**{**parts, **changes})
 
 
-def places(picture: np.ndarray, plot: np.ndarray) -> list[tuple[int, int]]:
+def places(picture: np.ndarray, plot: np.ndarray) -> Iterator[tuple[int, int]]:
     """Every row and column of the picture at which the plot lies in it, pixel by pixel."""
-    height, width = plot.shape[:2]
-    rows, columns = picture.shape[0] - height + 1, picture.shape[1] - width + 1
+    whole, part = (pixels.astype(np.int32) @ np.array([65536, 256, 1], np.int32) for pixels in (picture, plot))
+    height, width = part.shape
+    rows, columns = len(whole) - height + 1, whole.shape[1] - width + 1
     there = np.ones((rows, columns), np.bool_)
-    for y in np.linspace(0, height - 1, 9).astype(int):
-        for x in np.linspace(0, width - 1, 9).astype(int):
-            there &= (picture[y : y + rows, x : x + columns] == plot[y, x]).all(axis=-1)
-    return [(y, x) for y, x in np.argwhere(there).tolist() if (picture[y : y + height, x : x + width] == plot).all()]
+    for y in np.linspace(0, height - 1, 5).astype(int):
+        for x in np.linspace(0, width - 1, 5).astype(int):
+            there &= whole[y : y + rows, x : x + columns] == part[y, x]
+    for y, x in np.argwhere(there).tolist():
+        if (whole[y : y + height, x : x + width] == part).all():
+            yield y, x

@@ -12,7 +12,16 @@ from dnc_reference import HEADS, INPUT, SLOTS, WIDTH, B, T, gradients, lstm, sma
 from examples import assert_equal, leaves, mid_sequence_starts
 from saccade.policies import Core, recording
 from saccade.policies.dnc import DNC
-from saccade.policies.dnc_memory import DNCState, SparseLink, allocation, dense_link, relink, sparse_link, tie_breakers
+from saccade.policies.dnc_memory import (
+    DNCState,
+    SparseLink,
+    allocation,
+    dense_link,
+    relink,
+    sparse_link,
+    strongest,
+    tie_breakers,
+)
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3])
@@ -190,3 +199,8 @@ def test_slots_used_equally_but_for_rounding_are_taken_in_order() -> None:
     usage = torch.full((B, SLOTS), 0.37) + 5e-8 * torch.rand(B, SLOTS)
     taken = allocation(usage, tie_breakers(SLOTS))
     assert (taken.diff(dim=1) < 0).all()
+
+
+def test_of_links_that_are_equal_but_for_rounding_the_first_are_kept() -> None:
+    links = torch.full((B, SLOTS), 0.37) + 5e-8 * torch.rand(B, SLOTS)
+    assert_equal(strongest(links, 5), torch.arange(5).expand(B, 5))

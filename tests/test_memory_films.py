@@ -134,13 +134,13 @@ def test_every_panel_of_a_memory_is_in_its_picture(core: Any, titles: list[str])
     panels = [*over_time(records), *at_the_end(records), *gates(records)]
     assert set(titles) <= {panel.title for panel in panels}
     picture = memory_map(episode)
-    assert all(places(picture, panel.plot) for panel in panels)
+    assert all(any(places(picture, panel.plot)) for panel in panels)
 
 
 def test_images_are_a_strip_of_frames() -> None:
     episode = played(MEMORIES[0], TaskVecEnv(Catch(1, height=7, width=5, seed=0)))
     (panel,) = seen(episode)
-    assert panel.title == "seen, every 3 steps" and places(memory_map(episode), panel.plot)
+    assert panel.title == "seen, every 3 steps" and any(places(memory_map(episode), panel.plot))
 
 
 def test_an_ntm_taps_what_its_memory_holds_and_the_gates_of_every_head() -> None:

@@ -40,9 +40,9 @@ def test_a_diagonal_of_weights_is_a_diagonal_and_every_head_has_its_own_panel() 
     read = DIAGONAL[::-1]
     taps = {"write_weights": record(TapKind.MEMORY, written), "read_weights": record(TapKind.MEMORY, read)}
     picture = memory_map(make_episode(taps))
-    down = places(picture, drawn([(i, i) for i in range(SLOTS)]))
-    up = places(picture, drawn([(SLOTS - 1 - i, i) for i in range(SLOTS)]))
-    late = places(picture, drawn([(i, STEPS - 1 - i) for i in range(SLOTS)]))
+    down = list(places(picture, drawn([(i, i) for i in range(SLOTS)])))
+    up = list(places(picture, drawn([(SLOTS - 1 - i, i) for i in range(SLOTS)])))
+    late = list(places(picture, drawn([(i, STEPS - 1 - i) for i in range(SLOTS)])))
     assert len(down) == len(up) == len(late) == 1
 
 
@@ -54,7 +54,7 @@ def test_what_was_seen_and_done_is_above_every_column_step_above_step() -> None:
     rewards[6] = 1
     taps = {name: record(TapKind.MEMORY, DIAGONAL) for name in ("write_weights", "read_weights")}
     picture = memory_map(make_episode(taps, observations=observations, actions=actions, rewards=rewards))
-    weights = places(picture, drawn([(i, i) for i in range(SLOTS)]))
+    weights = list(places(picture, drawn([(i, i) for i in range(SLOTS)])))
     columns = {x for _, x in weights}
     top = min(y for y, _ in weights)
     above = []
@@ -63,7 +63,7 @@ def test_what_was_seen_and_done_is_above_every_column_step_above_step() -> None:
         *done(make_episode({}, actions=actions, rewards=rewards)),
     ):
         assert panel.plot.shape[1] == STEPS * STEP
-        found = places(picture, panel.plot)
+        found = list(places(picture, panel.plot))
         assert {x for _, x in found} == columns and len(found) == len(columns)
         above.append(found[0][0])
     assert above == sorted(above) and above[-1] < top
@@ -88,7 +88,7 @@ def test_columns_are_as_many_as_make_the_picture_about_as_wide_as_high() -> None
     top, block = Image.new("RGB", (100, 10), (1, 2, 3)), Image.new("RGB", (90, 90), (4, 5, 6))
     picture = arranged(top, [block] * 9)
     pixels = np.asarray(picture)
-    tops, blocks = places(pixels, np.asarray(top)), places(pixels, np.asarray(block))
+    tops, blocks = (list(places(pixels, np.asarray(one))) for one in (top, block))
     assert len(blocks) == 9
     assert [x for y, x in tops] == sorted({x for _, x in blocks})
     assert 0.8 < picture.width / picture.height < 1.7
