@@ -172,11 +172,13 @@ class DNC(Core):
 
 def tap_all(state: DNCState, interface: Interface, modes: Float[Tensor, "B R 3"]) -> None:
     """Hand a recording what one step did; the modes are backward, content, forward."""
-    tap("read_weights", state.read_weights, TapKind.MEMORY)
+    heads = [f"read {head}" for head in range(modes.shape[1])]
     tap("write_weights", state.write_weights, TapKind.MEMORY)
+    tap("read_weights", state.read_weights, TapKind.MEMORY)
     tap("usage", state.usage, TapKind.USAGE)
-    tap("link", dense_link(state.link), TapKind.LINK)
     tap("memory", state.memory, TapKind.CONTENT)
-    tap("allocation_gate", interface.allocation_gate.flatten(), TapKind.GATE)
+    tap("link", dense_link(state.link), TapKind.LINK)
     tap("write_gate", interface.write_gate.flatten(), TapKind.GATE)
-    tap("read_modes", modes, TapKind.GATE)
+    tap("allocation_gate", interface.allocation_gate.flatten(), TapKind.GATE)
+    tap("free_gates", interface.free_gates.squeeze(2), TapKind.GATE, {"names": (heads,)})
+    tap("read_modes", modes, TapKind.GATE, {"names": (heads, ["backward", "content", "forward"])})

@@ -103,11 +103,6 @@ def numbers_of(table: Float[Tensor, "*T B numbers"], heads: int, width: int) -> 
     )
 
 
-def inverse_lengths(vectors: Float[Tensor, "B n W"]) -> Float[Tensor, "B n 1"]:
-    """``1 / |v|``."""
-    return (vectors * vectors).sum(2, keepdim=True).add_(EPSILON).rsqrt_()
-
-
 def relink_sparse(links: Tensor, slots: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """As :func:`~saccade.policies.dnc_memory.relink`, from tensors to tensors."""
     linked = relink(SparseLink(links, slots), *others)
@@ -157,8 +152,8 @@ class Memory:
             numbers = numbers_of(nn.functional.linear(features, self.weight, self.bias), self.heads, self.width)
         numbers.opened.sigmoid_()
         # oneplus(x) = 1 + log(1 + e^x)
-        strengths = nn.functional.softplus(numbers.strengths).add_(1)
-        scales = inverse_lengths(numbers.keys)
+        strengths = nn.functional.softplus(numbers.strengths).add_(self.one)
+        scales = self.inverse_lengths(numbers.keys)
         factors = strengths * scales
         read_keys, write_key = (numbers.keys * factors).split([self.heads, 1], 1)
         held, write = self.write(numbers, before, write_key)
@@ -176,11 +171,16 @@ class Memory:
             self.after.append(after)
         return after, torch.bmm(read_weights, after.memory)
 
+    def inverse_lengths(self, vectors: Float[Tensor, "B n W"]) -> Float[Tensor, "B n 1"]:
+        """``1 / |v|``."""
+        # A number in place of the tensor would first be made one, at twice the cost.
+        return (vectors * vectors).sum(2, keepdim=True).add_(self.one, alpha=EPSILON).rsqrt_()
+
     def hold(self, state: DNCState) -> Held:
         """What the memory holds, from a core's state."""
         memory, usage, write_weights, read_weights, precedence, link = state[:6]
         rows = (usage.unsqueeze(1), write_weights.unsqueeze(1), read_weights, precedence.unsqueeze(1))
-        return Held(memory, *rows, link, inverse_lengths(memory).transpose(1, 2), memory.transpose(1, 2))
+        return Held(memory, *rows, link, self.inverse_lengths(memory).transpose(1, 2), memory.transpose(1, 2))
 
     def write(self, numbers: Numbers, before: Held, key: Float[Tensor, "B 1 W"]) -> tuple[Held, Write]:
         """From usage to the memory after the write; links and read weights are still those before."""
@@ -205,7 +205,13 @@ class Memory:
         memory = torch.addcmul(before.memory, written, change)
         unwritten = torch.sub(self.one, weights.sum(2, keepdim=True))
         precedence = torch.addcmul(weights, before.precedence, unwritten)
-        rest = (before.read_weights, precedence, before.link, inverse_lengths(memory).transpose(1, 2), memory.transpose(1, 2))
+        rest = (
+            before.read_weights,
+            precedence,
+            before.link,
+            self.inverse_lengths(memory).transpose(1, 2),
+            memory.transpose(1, 2),
+        )
         left = Write(freed, retained, filled, used, order, room, allocated, logits, content, chosen, change, written, unwritten)
         return Held(memory, usage, weights, *rest), left
 

@@ -60,7 +60,7 @@ def memory_map(episode: Episode) -> UInt8[np.ndarray, "H W 3"]:
     On top of each column is what was seen, done and given, step by step, aligned with what is below.
 
     Raises:
-        FilmError: the episode holds nothing of an external memory, or a number that is not finite.
+        FilmError: the episode holds nothing of an external memory; or a tap is not finite, or has other axes than its kind.
     """
     records = memory_records(episode)
     if not records:
@@ -71,7 +71,7 @@ def memory_map(episode: Episode) -> UInt8[np.ndarray, "H W 3"]:
     blocks = [*([panel] for panel in over_time(records)), *([panel] for panel in at_the_end(records)), list(gates(records))]
     left = max(panel.left for panels in (strips, *blocks) for panel in panels)
     top, *pictures = (stacked([draw_panel(panel, left) for panel in panels]) for panels in (strips, *blocks) if panels)
-    total = f"{len(episode)} steps, return {episode.rewards.sum():.3g}"
+    total = f"return {episode.rewards.sum():.3g} in {len(episode)} steps"
     return captioned(arranged(top, pictures), [f"what the memory did: {total}"])
 
 

@@ -101,6 +101,7 @@ def test_taps(link_slots: int | None) -> None:
         "memory": (SLOTS, WIDTH),
         "allocation_gate": (),
         "write_gate": (),
+        "free_gates": (HEADS,),
         "read_modes": (HEADS, 3),
     }
     for name in ("read_weights", "write_weights", "usage", "memory"):

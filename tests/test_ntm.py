@@ -167,12 +167,14 @@ def test_heads_read_the_memory_that_the_step_before_left() -> None:
         torch.testing.assert_close(after.reads[:, 0], expected)
 
 
-def test_taps_are_the_weights_of_the_heads_and_of_content_alone() -> None:
+def test_taps_are_what_heads_do_and_what_the_memory_holds() -> None:
     core = make("several heads")
     call = example(core)
     with recording() as taps:
         state = core(*call).state
-    assert taps.kinds == dict.fromkeys(("read_weights", "write_weights", "content_weights"), TapKind.MEMORY)
+    weights = ("write_weights", "read_weights", "content_weights")
+    gates = {"interpolation_gate": TapKind.GATE, "shift_kernel": TapKind.GATE}
+    assert taps.kinds == {**dict.fromkeys(weights, TapKind.MEMORY), **gates, "memory": TapKind.CONTENT}
     torch.testing.assert_close(torch.cat([taps.stacked("read_weights"), taps.stacked("write_weights")], 2)[-1], state.weights)
     assert taps.stacked("content_weights").shape == (7, 5, 5, N)
 
