@@ -9,7 +9,7 @@ from saccade.policies.adam import FusedAdam
 from saccade.policies.controller import Dense
 from saccade.policies.core import Core, CoreOutput, Decision, State
 from saccade.policies.dnc import DNC
-from saccade.policies.dnc_memory import DNCState
+from saccade.policies.dnc_memory import DNCState, SparseLink
 from saccade.policies.gaze import CentreGaze, GazePolicy, LearnedGaze, RandomGaze
 from saccade.policies.glimpse import GlimpseNetwork, GlimpseState, RecurrentGlimpse
 from saccade.policies.heads import DuelingHead, DuelingOutput, QHead
@@ -85,6 +85,7 @@ __all__ = [
     "Recording",
     "RecurrentGlimpse",
     "Retina",
+    "SparseLink",
     "State",
     "TapKind",
     "Twin",
