@@ -108,17 +108,26 @@ def usage(
     return torch.addcmul(previous + write_weights, previous, write_weights, value=-1) * retained
 
 
-def allocation(used: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
+def tie_breakers(slots: int) -> Float[Tensor, " N"]:
+    """How much more every slot counts as used than its usage says, of what it is not: a little more than the slot before it.
+
+    At an episode's start whole rows of slots are used equally. Which one is taken must not depend on how the last digit was
+    rounded, or acting and learning would write to different ones. And usage must not be 0, or nothing passes back through
+    products of it.
+    """
+    return EPSILON * (torch.arange(slots) + 0.3)
+
+
+def allocation(used: Float[Tensor, "B N"], ties: Float[Tensor, " N"]) -> Float[Tensor, "B N"]:
     """Where there is room: DNC, ``a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i]``, ``phi`` the slots from the least used up.
 
-    Sums to at most 1: to 0 where every slot is in use. The order of slots has no derivative.
+    Sums to at most 1: to 0 where every slot is in use. The order of slots has no derivative. For ``ties`` see
+    :func:`tie_breakers`.
     """
-    used = EPSILON + (1 - EPSILON) * used
-    ascending, order = used.sort(dim=-1, stable=True)
-    # The product of those before, in logarithms, whose sum has a cheap and always finite gradient.
-    logarithms = ascending.log()
-    before = (logarithms.cumsum(-1) - logarithms).exp()
-    return torch.empty_like(used).scatter(-1, order, (1 - ascending) * before)
+    used = torch.lerp(used, torch.ones_like(used), ties)
+    ascending, order = used.sort(dim=-1)
+    before = torch.nn.functional.pad(ascending[:, :-1], (1, 0), value=1.0).cumprod(-1)
+    return torch.scatter(used, -1, order, (1 - ascending) * before)
 
 
 def write_weights(

@@ -20,12 +20,10 @@ from saccade.policies.dnc_memory import (
     Interface,
     Link,
     SparseLink,
-    allocation,
     dense_link,
     interface_sizes,
     parse_interface,
     relink,
-    tie_breakers,
 )
 from saccade.policies.dnc_unroll import released, unroll
 from saccade.policies.recurrent import LSTM
@@ -82,7 +80,7 @@ class DNC(Core):
         self.controller = core
         self.interface = nn.Linear(core.features_dim, sum(interface_sizes(read_heads, width)))
         self.register_buffer("one", torch.ones(()), persistent=False)
-        self.register_buffer("ties", tie_breakers(slots), persistent=False)
+        self.register_buffer("ties", addressing.tie_breakers(slots), persistent=False)
 
     def initial_state(self, batch_size: int) -> DNCState:
         """An empty memory, nothing written or read, and the controller's own initial state."""
@@ -116,7 +114,7 @@ class DNC(Core):
         # psi, u, a: equation 1
         retained = addressing.retention(free_gates, state.read_weights)
         usage = addressing.usage(state.usage, state.write_weights, retained)
-        allocated = allocation(usage, self.ties)
+        allocated = addressing.allocation(usage, self.ties)
         # c_w = C(M_tm1, k_w, beta_w), w_w: equation 2, M
         content = addressing.content_weights(state.memory, interface.keys[:, heads:], strengths[:, heads:]).squeeze(1)
         write_weights = addressing.write_weights(content, allocated, allocation_gate, write_gate)

@@ -115,7 +115,7 @@ class Memory:
     Args:
         interface: from the controller's features to the interface's numbers.
         one: the number, on the same device.
-        ties: see :func:`~saccade.policies.dnc_memory.tie_breakers`.
+        ties: see :func:`~saccade.policies.addressing.tie_breakers`.
         sizes: ``R`` and ``W``.
         kept: ``T`` and ``B`` where there is a way back.
     """

@@ -80,24 +80,6 @@ def parse_interface(raw: Float[Tensor, "B numbers"], heads: int, width: int) -> 
     )
 
 
-def tie_breakers(slots: int) -> Float[Tensor, " N"]:
-    """How much more every slot counts as used than its usage says, of what it is not: a little more than the slot before it.
-
-    At an episode's start whole rows of slots are used equally. Which one is taken must not depend on how the last digit was
-    rounded, or acting and learning would write to different ones. And usage must not be 0, or nothing passes back through
-    products of it.
-    """
-    return EPSILON * (torch.arange(slots) + 0.3)
-
-
-def allocation(usage: Float[Tensor, "B N"], ties: Float[Tensor, " N"]) -> Float[Tensor, "B N"]:
-    """Where there is room: equation 1, ``a[phi_j] = (1 - u[phi_j]) prod_{i<j} u[phi_i]``. The order has no derivative."""
-    used = torch.lerp(usage, torch.ones_like(usage), ties)
-    ascending, order = used.sort(1)
-    before = nn.functional.pad(ascending[:, :-1], (1, 0), value=1.0).cumprod(1)
-    return torch.scatter(used, 1, order, (1 - ascending) * before)
-
-
 # --- Links -------------------------------------------------------------------------------------------------------------------
 
 

@@ -138,17 +138,22 @@ def test_sharpening_by_one_changes_nothing_and_by_much_leaves_the_largest() -> N
 
 
 def test_room_is_found_at_the_least_used_slot_and_none_where_all_are_full() -> None:
-    used = torch.full((2, N), 1.0)
+    used, ties = torch.full((2, N), 1.0), addressing.tie_breakers(N)
     used[0, 6] = 0
     expected = torch.stack([torch.eye(N)[6], torch.zeros(N)])
-    torch.testing.assert_close(addressing.allocation(used), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(addressing.allocation(used, ties), expected, rtol=0, atol=1e-5)
     # The second least used gets what the least used leaves.
     used[0, 6], used[0, 2] = 0.25, 0.5
-    torch.testing.assert_close(addressing.allocation(used)[0, [6, 2]], torch.tensor([0.75, 0.125]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        addressing.allocation(used, ties)[0, [6, 2]],
+        torch.tensor([0.75, 0.125]),
+        rtol=0,
+        atol=1e-4,
+    )
 
 
 def test_allocations_are_not_negative_and_sum_to_one_at_most() -> None:
-    allocated = addressing.allocation(torch.rand(101, N).pow(0.1))
+    allocated = addressing.allocation(torch.rand(101, N).pow(0.1), addressing.tie_breakers(N))
     assert (allocated >= 0).all()
     assert (allocated.sum(-1) <= 1 + 1e-6).all()
     assert (allocated.sum(-1) < 0.5).any()

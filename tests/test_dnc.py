@@ -11,16 +11,15 @@ import dnc_reference as reference
 from dnc_reference import HEADS, INPUT, SLOTS, WIDTH, B, T, gradients, lstm, small
 from examples import assert_equal, leaves, mid_sequence_starts
 from saccade.policies import Core, recording
+from saccade.policies.addressing import allocation, tie_breakers
 from saccade.policies.dnc import DNC
 from saccade.policies.dnc_memory import (
     DNCState,
     SparseLink,
-    allocation,
     dense_link,
     relink,
     sparse_link,
     strongest,
-    tie_breakers,
 )
 
 
