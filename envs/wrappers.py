@@ -118,5 +118,25 @@ class FlatObservation(gym.ObservationWrapper[Any, Any, Float32[np.ndarray, " D"]
         return np.concatenate([flat, self._previous])
 
 
-WRAPPERS: tuple[type[gym.Wrapper[Any, Any, Any, Any]], ...] = (HideVelocity, GridView, FlatObservation)
-"""Those that a config may name."""
+OURS = (HideVelocity, GridView, FlatObservation)
+GYMNASIUMS = (
+    gym.wrappers.ClipAction,
+    gym.wrappers.ClipReward,
+    gym.wrappers.DiscretizeAction,
+    gym.wrappers.DiscretizeObservation,
+    gym.wrappers.FilterObservation,
+    gym.wrappers.FlattenObservation,
+    gym.wrappers.GrayscaleObservation,
+    gym.wrappers.MaxAndSkipObservation,
+    gym.wrappers.RescaleAction,
+    gym.wrappers.RescaleObservation,
+    gym.wrappers.ResizeObservation,
+    gym.wrappers.StickyAction,
+    gym.wrappers.TimeAwareObservation,
+    gym.wrappers.TimeLimit,
+)
+WRAPPERS: dict[str, type[gym.Wrapper[Any, Any, Any, Any]]] = {
+    **{f"saccade.envs.{wrapper.__name__}": wrapper for wrapper in OURS},
+    **{f"gymnasium.wrappers.{wrapper.__name__}": wrapper for wrapper in GYMNASIUMS},
+}
+"""Those that a config may name, by what it names them; of Gymnasium's, those that plain numbers set up and that write nothing."""

@@ -10,7 +10,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -124,8 +124,9 @@ class Recurrent(Core):
         """Input weights of one layer by which the first of two more inputs wipes its state, and the second holds it."""
 
     def weights(self) -> list[Tensor]:
-        """Of all layers, in torch's order."""
-        return [weight for layer in self.network.all_weights for weight in layer]
+        """Of all layers, in torch's order: those that the network itself computes with."""
+        # The public ``all_weights`` looks every one up by name, which takes as long as a step.
+        return cast("list[Tensor]", self.network._flat_weights)
 
     def initial_state(self, batch_size: int) -> State:
         """Zeros."""
@@ -135,9 +136,10 @@ class Recurrent(Core):
 
     def step(self, inputs: Tensor, state: State, replay: Tensor | None = None, deterministic: bool = False) -> CoreOutput:
         """One step through every layer by the cell kernels."""
-        layers = []
-        for weights, *leaves in zip(self.network.all_weights, *(leaf.unbind(1) for leaf in state), strict=True):
-            layers.append(self.run_cell(inputs, tuple(leaves), weights))
+        layers: list[Leaves] = []
+        weights, of_layer = self.weights(), (leaf.unbind(1) for leaf in state)
+        for layer, leaves in enumerate(zip(*of_layer, strict=True)):
+            layers.append(self.run_cell(inputs, leaves, weights[4 * layer : 4 * layer + 4]))
             inputs = layers[-1][0]
         if self.n_layers == 1:
             return CoreOutput(inputs, self.state_type(*(leaf.unsqueeze(1) for leaf in layers[0])))

@@ -53,7 +53,7 @@ def build(cfg: DictConfig) -> Any:
     Raises:
         UserError: a target that does not, or arguments that it does not take.
     """
-    allowed = {*AGENTS, *allowed_classes(), *(f"saccade.envs.{wrapper.__name__}" for wrapper in WRAPPERS)}
+    allowed = {*AGENTS, *allowed_classes(), *WRAPPERS}
     for target in targets(OmegaConf.to_container(cfg, resolve=True)):
         if target not in allowed:
             near = get_close_matches(target, allowed, n=3)

@@ -1,6 +1,7 @@
 """Wrappers of single environments, by themselves and as ``make_vec_env`` puts them on."""
 
 from functools import partial
+from pydoc import locate
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 
 from saccade.envs import (
+    WRAPPERS,
     BadEnvironmentArguments,
     CannotMakeEnvironment,
     FlatObservation,
@@ -137,3 +139,19 @@ def test_without_a_package_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(CannotMakeEnvironment, match=rf"pip install -e '.\[{module}\]'"):
             make_vec_env(env_id)
+
+
+def test_a_config_names_wrappers_by_where_they_are() -> None:
+    for name, wrapper in WRAPPERS.items():
+        assert locate(name) is wrapper
+
+
+def test_a_torque_is_chosen_from_nine() -> None:
+    nine = partial(gym.wrappers.DiscretizeAction, bins=9)
+    venv = make_vec_env("Pendulum-v1", 2, seed=1, wrappers=[partial(HideVelocity, keep=[0, 1]), nine])
+    whole = make_vec_env("Pendulum-v1", 2, seed=1)
+    assert venv.action_space == spaces.Discrete(9)
+    assert (venv.reset() == whole.reset()[:, :2]).all()
+    for action in ([0, 8], [4, 2]):
+        torque = (np.array(action, np.float32)[:, None] - 4) * 4 / 9  # the middles of nine equal parts of -2 to 2
+        assert np.allclose(venv.step(np.array(action))[0], whole.step(torque)[0][:, :2], atol=1e-6)
