@@ -82,6 +82,16 @@ class DNC(Core):
         self.register_buffer("one", torch.ones(()), persistent=False)
         self.register_buffer("ties", addressing.tie_breakers(slots), persistent=False)
 
+    def resize(self, slots: int) -> None:
+        """Have so many slots from now on, in states that begin from now on: no weight depends on how many there are.
+
+        Raises:
+            ValueError: there are fewer slots than links kept of each.
+        """
+        if slots < (self.link_slots or 1):
+            raise ValueError(f"slots must be at least its {self.link_slots or 1} link_slots; got {slots}")
+        self.slots, self.ties = slots, addressing.tie_breakers(slots).to(self.ties)
+
     def initial_state(self, batch_size: int) -> DNCState:
         """An empty memory, nothing written or read, and the controller's own initial state."""
         zeros = partial(self.interface.weight.new_zeros, batch_size)

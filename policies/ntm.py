@@ -79,11 +79,7 @@ class NTM(Core):
         learn_memory: bool = False,
     ) -> None:
         check_sizes("NTM", slots=slots, width=width, read_heads=read_heads, write_heads=write_heads)
-        if max_shift < 0 or 2 * max_shift + 1 > slots:
-            raise ValueError(
-                f"NTM's max_shift must be at least 0, and 2 max_shift + 1 shifts at most as many as slots; got "
-                f"max_shift={max_shift} and slots={slots}"
-            )
+        check_shifts(max_shift, slots)
         words = read_heads * width
         check_input_shape(NTM, input_shape)
         core = make_controller("NTM", controller, int(input_shape[0]) + words)
@@ -107,6 +103,17 @@ class NTM(Core):
             f"{what} {i}" for what, count in (("read", self.read_heads), ("write", self.write_heads)) for i in range(count)
         ]
         return heads, [f"{by:+d}" if by else "0" for by in range(-self.max_shift, self.max_shift + 1)]
+
+    def resize(self, slots: int) -> None:
+        """Have so many slots from now on, in states that begin from now on: no weight depends on how many there are.
+
+        Raises:
+            ValueError: what the memory holds initially is learned, or there are fewer slots than shifts.
+        """
+        if self.memory is not None:
+            raise ValueError(f"this NTM has learned what its {self.slots} slots hold at first, and cannot have {slots}")
+        check_shifts(self.max_shift, slots)
+        self.slots = slots
 
     def initial_state(self, batch_size: int) -> NTMState:
         """Every head at slot 0, and having read that."""
@@ -179,3 +186,16 @@ class NTM(Core):
             outputs.append(self.step(x, state))
             state = outputs[-1].state
         return stack_outputs(outputs)
+
+
+def check_shifts(max_shift: int, slots: int) -> None:
+    """Refuse more shifts than there are slots.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    if max_shift < 0 or 2 * max_shift + 1 > slots:
+        raise ValueError(
+            f"NTM's max_shift must be at least 0, and 2 max_shift + 1 shifts at most as many as slots; got "
+            f"max_shift={max_shift} and slots={slots}"
+        )

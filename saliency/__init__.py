@@ -1,6 +1,7 @@
 """What each head looks at: episodes recorded, differentiated and drawn."""
 
 from saccade.saliency.callback import SaliencyCallback
+from saccade.saliency.decoding import Decoding, decode
 from saccade.saliency.episode import Episode, TapRecord, play_episode
 from saccade.saliency.film import FilmError, film_strip, gaze_film, heads_film
 from saccade.saliency.jacobian import HeadMaps, episode_jacobian, head_jacobian
@@ -8,12 +9,14 @@ from saccade.saliency.memory_maps import memory_map
 from saccade.saliency.tensorboard import check_film, encode_film
 
 __all__ = [
+    "Decoding",
     "Episode",
     "FilmError",
     "HeadMaps",
     "SaliencyCallback",
     "TapRecord",
     "check_film",
+    "decode",
     "encode_film",
     "episode_jacobian",
     "film_strip",

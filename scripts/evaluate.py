@@ -19,7 +19,7 @@ from saccade.envs import WrongExperienceError
 from saccade.scripts.build import load_agent, make_env, set_threads
 from saccade.scripts.command import RunError, UserError, run_command
 from saccade.scripts.run_folder import CHECKPOINT, CONFIG, EVALUATION
-from saccade.scripts.settings import check_settings, settings
+from saccade.scripts.settings import check_settings, resized, settings
 
 MOST_STEPS = 10_000
 """Of a try for an episode's measures, which ends without any where no episode has ended by then."""
@@ -139,7 +139,8 @@ def evaluate(
 
     def play(where: DictConfig) -> Score:
         env = make_env(where, n_envs=min(n_envs, episodes), seed=seed)
-        result = score(model, env, episodes, deterministic)
+        with resized(model, where):
+            result = score(model, env, episodes, deterministic)
         env.close()
         return result
 
