@@ -139,4 +139,4 @@ WRAPPERS: dict[str, type[gym.Wrapper[Any, Any, Any, Any]]] = {
     **{f"saccade.envs.{wrapper.__name__}": wrapper for wrapper in OURS},
     **{f"gymnasium.wrappers.{wrapper.__name__}": wrapper for wrapper in GYMNASIUMS},
 }
-"""Those that a config may name, by what it names them; of Gymnasium's, those that plain numbers set up and that write nothing."""
+"""Those that a config may name, by that name; of Gymnasium's, those that plain numbers set up and that write nothing."""

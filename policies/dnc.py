@@ -7,6 +7,7 @@ numbers two equations; the others are named here by their symbols.
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from saccade.policies import addressing
 from saccade.policies.controller import MakeController, check_sizes, make_controller
 from saccade.policies.core import Core, CoreOutput, State, check_input_shape, reset_state
+from saccade.policies.dnc_acting import act, can_act
 from saccade.policies.dnc_kernels import Memory
 from saccade.policies.dnc_memory import (
     DNCState,
@@ -41,7 +43,8 @@ class DNC(Core):
     written before or after what was read last (links).
 
     A sequence runs in one node of autograd's graph, whose derivative by itself is not known (``create_graph=True``): step the
-    core where that is wanted. A step without gradients uses the same operations.
+    core where that is wanted. A step without gradients uses the same operations, and of few lanes numpy's
+    (:mod:`saccade.policies.dnc_acting`).
 
     Args:
         input_shape: ``(features,)``.
@@ -164,8 +167,12 @@ class DNC(Core):
         """A sequence of one step: acting."""
         if torch.is_grad_enabled() or is_recording():
             return super().run_one(inputs, state, episode_starts, replay, deterministic)
-        if episode_starts.device.type != "cpu" or episode_starts.any():
+        # Asking a GPU costs more than resetting; numpy is asked in half of torch's time.
+        if not episode_starts.is_cpu or np.count_nonzero(episode_starts.numpy()):
             state = reset_state(state, self.initial_state(inputs.shape[1]), episode_starts[0])
+        multiplications, ties = inputs.shape[1] * self.read_heads * self.slots * max(self.slots, self.width), self.ties
+        if self.link_slots is None and can_act(inputs, ties, multiplications):
+            return act(self.controller, self.interface, ties, inputs, state)
         controlled = self.controller.step(torch.cat([inputs[0], state.reads.flatten(1)], 1), state.controller)
         memory = self.new_memory()
         held, reads = memory.forward(0, controlled.features, memory.hold(state))

@@ -168,7 +168,7 @@ def test_a_setting_changes_what_it_names_and_leaves_the_rest() -> None:
     [
         ("long.kwarg.length=7", "also.long cannot change env.kwarg; the nearest: kwargs"),
         ("long.kwargs.lenght=7", "also.long: Measuring-v0 takes no argument 'lenght': the nearest is 'length'"),
-        ("long.n_envs=7", "also.long cannot change env.n_envs; there are: id, kwargs, wrappers, slots"),
+        ("long.n_envs=7", "also.long cannot change env.n_envs; there are: id, kwargs, slots, wrappers"),
         ("long=7", "also.long is 7; it needs the values of env that differ"),
         ("other.id=measuring_envs:Measurin-v0", "also.other: unknown environment 'Measurin-v0': the nearest"),
         ("wide.kwargs.size=5", "also.wide has other observations than the training: Box(-1.0, 1.0, (5,), float32)"),
