@@ -16,7 +16,7 @@ def results_table(reports: Sequence[dict[str, Any]]) -> str:
     for report in reports:
         name, cost = f"`{report['experiment']}`", (f"{max(report['steps']) / 1e6:.2f} M", f"{mean(report['wall_seconds']):.0f}")
         for claimed, values in stated(report):
-            goal = "baseline"
+            goal = "baseline" if report["goal"] is None else ""
             if claimed.goal is not None:
                 goal = f"{'≤' if claimed.at_most else '≥'} {claimed.goal:g}: {'met' if claimed.met(values) else 'missed'}"
             seeds = ", ".join(number(value, values) for value in values)
