@@ -6,8 +6,8 @@
 Graves et al. 2016 (Nature 538), figure 4d: a logistic regression names the first action from what the memory holds right after
 the goal was read, in 89% of the episodes, where a guess is right in 17%. Here every agent plays the lesson that it was
 evaluated on. A linear decoder (:func:`saccade.saliency.decode`) names its first move from what the memory holds after the step
-that shows the goal's letter; from the vectors read in it; from the controller's state; and from the memory one step before,
-when all goals have been told and none has been chosen. Its peer is the share of the commonest first move.
+that shows the goal's letter; from the vectors read in it; from the controller's state, if it has one; and from the memory
+a step before, when all goals have been told and none has been chosen. Its peer is the share of the commonest first move.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ RUNS, LESSON = "ppo-dnc-minishrdlu-s*", "last_lesson"
 """What the runs' folders are called, and in which setting of ``evaluation.also`` their agents play."""
 EPISODES, QUICK, LANES, SEED = 4000, 500, 50, 1_000_000
 """Episodes that are decoded, and with ``--quick``; how many are played side by side, and their seed."""
-AFTER, BEFORE = "after the goal's letter", "one step before it"
+AFTER, BEFORE = "after the goal's letter", "a step before it"
 GOAL = 2.0
 
 Found = dict[str, Float[np.ndarray, "E D"]]
@@ -43,8 +43,10 @@ def held(state: Any, when: str) -> Found:
     flat = map_state(lambda leaf: leaf.reshape(len(leaf), -1), state)
     if when == BEFORE:
         return {f"memory, {when}": flat.memory}
-    controller = np.concatenate(list(flat.controller), axis=1)
-    return {f"memory, {when}": flat.memory, f"vectors read, {when}": flat.reads, f"controller, {when}": controller}
+    found = {f"memory, {when}": flat.memory, f"vectors read, {when}": flat.reads}
+    if flat.controller:  # one without a state holds nothing
+        found[f"controller, {when}"] = np.concatenate(list(flat.controller), axis=1)
+    return found
 
 
 def play(agent: CoreAlgorithm, env: TaskVecEnv, episodes: int) -> tuple[Found, Integer[np.ndarray, " E"]]:
