@@ -152,13 +152,15 @@ MORE = {
 }
 
 
-def test_every_figure_has_a_row_of_its_own() -> None:
-    assert results_table([report(more=MORE), report(experiment="copy_pqn")]).splitlines()[2:] == [
+def test_every_figure_has_a_row_of_its_own_and_only_a_baseline_is_called_one() -> None:
+    beside = report(experiment="copy_pqn", goal=None, met=None, more={"success_rate": MORE["success_rate"]})
+    assert results_table([report(more=MORE), beside]).splitlines()[2:] == [
         "| `copy_ppo` | errors | 0.625 | 0.500, 0.750 | ≤ 1: met | 0.00 M | 4 |",
         "|  | errors, length 60 | 7.1 | 12.0, 2.2 | ≤ 4: missed |  |  |",
         "|  | mean reward | -1.500 | -1.000, -2.000 | ≥ -2.5: met |  |  |",
+        "|  | success rate | 0.500 | 0.500, 0.500 |  |  |  |",
+        "| `copy_pqn` | errors | 0.625 | 0.500, 0.750 | baseline | 0.00 M | 4 |",
         "|  | success rate | 0.500 | 0.500, 0.500 | baseline |  |  |",
-        "| `copy_pqn` | errors | 0.625 | 0.500, 0.750 | ≤ 1: met | 0.00 M | 4 |",
     ]
 
 
