@@ -36,7 +36,7 @@ The curves are taken *while* training, from exploring agents: the line is the me
 lowest seed to the highest.
 
 """
-SPEED = """## Speed
+BENCHMARKS = """## Benchmarks
 
 *Of the arithmetic's floor* is our rate as a share of the one at which the network's multiplications alone would run on the same
 machine; 100 % would leave no time for environments, copies or Python. *Network's time* is how long one call of `predict` takes,
@@ -62,13 +62,13 @@ def generate(results: Path, docs: Path) -> dict[Path, bytes]:
 
 
 def results_page(results: Path, groups: Sequence[Family], docs: Path, drawn: set[Path]) -> str:
-    """What agents learn, then how fast things are."""
+    """What agents learn, then what benchmarks measure."""
     numbers = {number for group in groups for report in group.reports for number in report["episodes"]}
     episodes = " to ".join(map(str, sorted({min(numbers), max(numbers)}))) if numbers else ""
     learning = [family_section(group, where(group, docs / PAGE, docs, drawn)) for group in groups]
     benchmarks = [(path.stem, json.loads(path.read_text())) for path in sorted((results / "benchmarks").glob("*.json"))]
-    speed = [benchmark_section(name, report) for name, report in benchmarks]
-    return HEADER.format(episodes=episodes) + "\n".join([*learning, SPEED, *speed])
+    measured = [benchmark_section(name, report) for name, report in benchmarks]
+    return HEADER.format(episodes=episodes) + "\n".join([*learning, BENCHMARKS, *measured])
 
 
 def where(group: Family, page: Path, docs: Path, drawn: set[Path]) -> str | None:

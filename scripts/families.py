@@ -21,12 +21,14 @@ TITLES = {
     "ntm_recall": "Associative recall",
     "ntm_ngrams": "Dynamic n-grams",
     "ntm_sort": "Priority sort",
+    "copy": "Copy, from rewards",
     "repeat_previous": "Repeat previous",
     "graph_traversal": "Graph traversal",
     "shortest_path": "Shortest path",
     "shrdlu": "Mini-SHRDLU",
+    "shrdlu_plan": "The first move in Mini-SHRDLU, decoded",
 }
-"""Families in the order of the page; all others follow by name."""
+"""Families in the order of the page, and benchmarks; all others follow by name."""
 
 PANELS = {"dueling_corridor": "{} actions"}
 """Families whose experiments name, first of all, which of several pictures side by side they belong to; and its title."""
@@ -34,6 +36,15 @@ PANELS = {"dueling_corridor": "{} actions"}
 AGENTS = {"ppo", "pqn", "dqn", "r2d2", "supervised"}
 """As they are spelt in the names of experiments: there the family's name ends."""
 ABBREVIATIONS = AGENTS | {"lstm", "gru", "mlp", "ntm", "dnc"}
+
+
+def title_of(name: str) -> str:
+    """The heading of a family or a benchmark.
+
+    >>> title_of("repeat_previous"), title_of("my_own")
+    ('Repeat previous', 'My own')
+    """
+    return TITLES.get(name, name.replace("_", " ").capitalize())
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Family:
     @property
     def title(self) -> str:
         """The heading."""
-        return TITLES.get(self.name, self.name.replace("_", " ").capitalize())
+        return title_of(self.name)
 
     def panels(self) -> "dict[str, Family]":
         """The parts of the family that are drawn side by side, by title; one without a title where all is one picture."""

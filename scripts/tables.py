@@ -5,7 +5,7 @@ from statistics import mean
 from typing import Any
 
 from saccade.scripts.claims import stated
-from saccade.scripts.families import Family
+from saccade.scripts.families import Family, title_of
 
 COLUMNS = ("experiment", "metric", "mean", "each seed", "goal", "steps", "seconds a seed")
 
@@ -74,9 +74,7 @@ def benchmark_section(name: str, report: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join([row['name'], row['unit'], figure(row['ours']), peer, ratio, goal, *share])} |")
     command = f"{report['command']} --json results/benchmarks/{name}.json"
     table = "\n".join(lines)
-    return (
-        f"### {name.replace('_', ' ').capitalize()}\n\n{table}\n\n```bash\n{command}\n```\n\nMeasured on: {describe(report)}.\n"
-    )
+    return f"### {title_of(name)}\n\n{table}\n\n```bash\n{command}\n```\n\nMeasured on: {describe(report)}.\n"
 
 
 def figure(value: float) -> str:
