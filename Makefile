@@ -24,7 +24,7 @@ train: .venv/.installed ## train an agent: the main job, or ARGS="agent=... poli
 test: .venv/.installed ## the tests, without the slow ones
 	$(one_thread) $(bin)/python -m pytest -n $(WORKERS) $(ARGS)
 
-slow: .venv/.installed ## the tests that take longer than ten seconds, learning among them
+slow: .venv/.installed ## the tests that take long, learning among them
 	$(one_thread) $(bin)/python -m pytest -m slow -n $(WORKERS) --durations=10 $(ARGS) || \
 	  { [ $$? -eq 5 ] && echo 'no test is marked slow'; }
 

@@ -71,6 +71,7 @@ def test_every_environment_takes_steps(env: str) -> None:
     assert saccade("train", *TINY, f"env={env}", "agent=ppo", "policy=gru") == 0
 
 
+@pytest.mark.slow  # four seconds each, of some fifty
 @pytest.mark.parametrize("experiment", choices("experiment"))
 def test_every_experiment_takes_steps(experiment: str) -> None:
     assert saccade("train", f"experiment={experiment}", *TINY, "env.n_envs=4") == 0
