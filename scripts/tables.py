@@ -5,7 +5,7 @@ from statistics import mean
 from typing import Any
 
 from saccade.scripts.claims import stated
-from saccade.scripts.families import Family, title_of
+from saccade.scripts.families import Family, family_name, title_of
 
 COLUMNS = ("experiment", "metric", "mean", "each seed", "goal", "steps", "seconds a seed")
 
@@ -16,7 +16,7 @@ def results_table(reports: Sequence[dict[str, Any]]) -> str:
     for report in reports:
         name, cost = f"`{report['experiment']}`", (f"{max(report['steps']) / 1e6:.2f} M", f"{mean(report['wall_seconds']):.0f}")
         for claimed, values in stated(report):
-            goal = "baseline" if report["goal"] is None else ""
+            goal = "baseline" if is_baseline(report) else ""
             if claimed.goal is not None:
                 goal = f"{'≤' if claimed.at_most else '≥'} {claimed.goal:g}: {'met' if claimed.met(values) else 'missed'}"
             seeds = ", ".join(number(value, values) for value in values)
@@ -24,6 +24,11 @@ def results_table(reports: Sequence[dict[str, Any]]) -> str:
             lines.append(f"| {' | '.join(cells)} |")
             name, cost = "", ("", "")
     return "\n".join(lines) + "\n"
+
+
+def is_baseline(report: dict[str, Any]) -> bool:
+    """Whether an experiment is there for comparison: it claims nothing, and is not what its family is named after."""
+    return report["goal"] is None and report["experiment"] != family_name(report)
 
 
 def words(metric: str) -> str:

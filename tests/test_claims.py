@@ -164,6 +164,14 @@ def test_every_figure_has_a_row_of_its_own_and_only_a_baseline_is_called_one() -
     ]
 
 
+def test_what_a_family_is_named_after_is_no_baseline_even_without_a_goal() -> None:
+    sort, beside = report(experiment="ntm_sort", goal=None, met=None), report(experiment="ntm_sort_lstm", goal=None, met=None)
+    assert results_table([sort, beside]).splitlines()[2:] == [
+        "| `ntm_sort` | errors | 0.625 | 0.500, 0.750 |  | 0.00 M | 4 |",
+        "| `ntm_sort_lstm` | errors | 0.625 | 0.500, 0.750 | baseline | 0.00 M | 4 |",
+    ]
+
+
 def test_a_figure_shows_the_goals_of_what_it_draws() -> None:
     family = Family("copy", [report(more=MORE)])
     assert goals(family, "return") == [-2.5]
