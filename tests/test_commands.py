@@ -62,6 +62,7 @@ def test_every_agent_takes_steps(agent: str) -> None:
         "dqn": ["policy=mlp"],
         "policy_evaluation": ["policy=mlp", "env=corridor"],
         "supervised": ["policy=lstm", "env=copy"],
+        "supervised_rmsprop": ["policy=ntm_dense", "env=copy"],
     }
     assert saccade("train", *TINY, f"agent={agent}", *needs.get(agent, ["policy=glimpse"])) == 0
 
