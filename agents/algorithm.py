@@ -220,7 +220,7 @@ class CoreAlgorithm(Checkpointed, BaseAlgorithm):
         with torch.inference_mode():
             core = self.policy.encode(
                 map_observations(lambda part: part[None], self.to_tensors(stack_observations(list(finals.values())))),
-                map_state(lambda leaf: leaf[lanes], self._last_state),
+                map_state(lambda leaf: leaf[lanes], self.policy.core.release(self._last_state)),
                 torch.zeros(1, len(lanes), dtype=torch.bool, device=self.device),
                 deterministic=True,
             )

@@ -74,31 +74,42 @@ class SequenceAlgorithm(CoreAlgorithm):
             InvalidExperienceError: an observation or reward is not finite or has the wrong shape.
         """
         self.begin_acting(env)
-        rollout = self.rollout
-        rollout.states.clear()
+        self.rollout.states.clear()
         callback.on_rollout_start()
-        for t in range(self.n_steps):
-            if t % self.state_every == 0:
-                rollout.states.append(map_state(torch.clone, self._last_state))
-            observations = self.to_tensors(self._last_obs)
-            self._store(t, observations)
-            with torch.inference_mode():
-                core = self.look(observations, rollout.episode_starts[t])
-                actions = self.explore(core.features[0], t)
-                if core.decision is not None:
-                    rollout.decisions[t] = core.decision.value[0]
-                    rollout.decision_log_probs[t] = core.decision.log_prob[0]
-            rollout.actions[t] = actions
-            outcome = self.act(env, self.for_environment(actions), callback)
-            if outcome is None:
-                return False
-            rollout.rewards[t] = torch.as_tensor(outcome.rewards)
-            if outcome.finals:
-                with torch.inference_mode():
-                    bonus = self.gamma * self.value(self.features_of_finals(outcome.finals))
-                    rollout.rewards[t, list(outcome.finals)] += bonus
+        core = self.policy.core
+        self._last_state = core.hold(self._last_state)
+        try:
+            for t in range(self.n_steps):
+                if not self.take_step(env, callback, t):
+                    return False
+        finally:
+            self._last_state = core.release(self._last_state)
         self._store(self.n_steps, self.to_tensors(self._last_obs))
         callback.on_rollout_end()
+        return True
+
+    def take_step(self, env: VecEnv, callback: BaseCallback, t: int) -> bool:
+        """Act once in all lanes, and note it as step ``t``; false if a callback asked to stop."""
+        rollout = self.rollout
+        if t % self.state_every == 0:
+            rollout.states.append(map_state(torch.clone, self.policy.core.release(self._last_state)))
+        observations = self.to_tensors(self._last_obs)
+        self._store(t, observations)
+        with torch.inference_mode():
+            core = self.look(observations, rollout.episode_starts[t])
+            actions = self.explore(core.features[0], t)
+            if core.decision is not None:
+                rollout.decisions[t] = core.decision.value[0]
+                rollout.decision_log_probs[t] = core.decision.log_prob[0]
+        rollout.actions[t] = actions
+        outcome = self.act(env, self.for_environment(actions), callback)
+        if outcome is None:
+            return False
+        rollout.rewards[t] = torch.as_tensor(outcome.rewards)
+        if outcome.finals:
+            with torch.inference_mode():
+                bonus = self.gamma * self.value(self.features_of_finals(outcome.finals))
+                rollout.rewards[t, list(outcome.finals)] += bonus
         return True
 
     def _store(self, t: int, observations: Observations) -> None:

@@ -20,6 +20,7 @@ from saccade.policies.recurrent import GRU, LSTM, FeedForward, GRUState, LSTMSta
 from saccade.policies.retina import Retina
 from saccade.policies.tap import Recording, TapKind, is_recording, recording, tap
 from saccade.policies.torso import ConvTorso, MLPTorso, Pixels
+from saccade.policies.transformer import GTrXL, TrXL, WindowState
 from saccade.policies.twin import Twin, TwinState
 
 
@@ -37,6 +38,8 @@ def aliases(policy: Callable[..., CorePolicy]) -> dict[str, Any]:
         "GlimpsePolicy": RecurrentGlimpse,
         "NtmPolicy": NTM,
         "DncPolicy": DNC,
+        "TrxlPolicy": TrXL,
+        "GtrxlPolicy": GTrXL,
     }
     named = {name: partial(policy, core_class=core) for name, core in cores.items()}
     return {"CorePolicy": policy, **named}  # CorePolicy: with core_class among the policy_kwargs
@@ -70,6 +73,7 @@ __all__ = [
     "FeedForward",
     "FusedAdam",
     "GRUState",
+    "GTrXL",
     "GazePolicy",
     "GlimpseNetwork",
     "GlimpseState",
@@ -88,8 +92,10 @@ __all__ = [
     "SparseLink",
     "State",
     "TapKind",
+    "TrXL",
     "Twin",
     "TwinState",
+    "WindowState",
     "is_recording",
     "recording",
     "tap",

@@ -157,6 +157,17 @@ class Core(nn.Module, ABC):
             return Core.unroll(self, inputs, state, episode_starts, replay, deterministic)
         return self.unroll(inputs, state, episode_starts, replay, deterministic)
 
+    def hold(self, state: State) -> Any:
+        """A state to act with while weights stay as they are: :meth:`forward` takes it where ``T = 1``, and may overwrite it.
+
+        Most cores have nothing to gain, and give ``state`` itself. The argument is left as it is.
+        """
+        return state
+
+    def release(self, held: Any) -> State:
+        """The state that something held stands for now; a state stands for itself."""
+        return held
+
     def run_one(
         self,
         inputs: Tensor,

@@ -13,10 +13,12 @@ from saccade.policies import (
     Core,
     Dense,
     FeedForward,
+    GTrXL,
     LearnedGaze,
     RandomGaze,
     RecurrentGlimpse,
     Retina,
+    TrXL,
 )
 from saccade.policies.twin import Twin
 
@@ -93,6 +95,13 @@ def dnc_row(name: str, make: Callable[..., Core], **arguments: int) -> CoreRow:
     )
 
 
+def transformer_row(name: str, make: Callable[..., Core], **arguments: bool) -> CoreRow:
+    """A row for this kind of Transformer, with a window shorter than the sequences, and these arguments."""
+    big = partial(make, hidden_size=15, n_heads=3, n_layers=2, window=4, feedforward_size=19, **arguments)
+    tiny = partial(make, hidden_size=4, n_heads=2, n_layers=2, window=2, feedforward_size=5, **arguments)
+    return CoreRow(name, big, VECTOR, tiny, (3,))
+
+
 ROWS = [
     CoreRow("feed forward", FeedForward, VECTOR, FeedForward, (3,)),
     CoreRow("lstm", partial(LSTM, hidden_size=13), VECTOR, partial(LSTM, hidden_size=2), (3,)),
@@ -121,6 +130,10 @@ ROWS = [
     dnc_row("dnc, sparse links", LSTM, link_slots=2),
     dnc_row("dnc, dense", Dense),
     dnc_row("dnc, gru", GRU),
+    transformer_row("trxl", TrXL),
+    transformer_row("trxl, shared values", TrXL, shared_values=True),
+    transformer_row("gtrxl", GTrXL),
+    transformer_row("gtrxl, shared values", GTrXL, shared_values=True),
     glimpse_row("glimpse", GAZE_MEAN),
     glimpse_row("glimpse, gru", GAZE_MEAN, memory=GRU),
     glimpse_row("glimpse, sigma learned", GAZE_MEAN | {"gaze_policy.log_sigma"}, gaze=partial(LearnedGaze, learn_sigma=True)),

@@ -21,6 +21,7 @@ CHECKS: list[Check] = [
     law.check_same_arguments_agree,
     law.check_nothing_is_kept,
     law.check_arguments_are_left_alone,
+    law.check_held_states,
     law.check_shapes,
     law.check_replay,
     law.check_taps,

@@ -1,0 +1,165 @@
+"""Transformer-XL and its gated form as cores: attention over a window of the steps before, with memory as state.
+
+Dai et al. 2019, "Transformer-XL" (arXiv:1901.02860); Parisotto et al. 2019, "Stabilizing Transformers for Reinforcement
+Learning" (arXiv:1910.06764).
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from saccade.policies.controller import check_sizes
+from saccade.policies.core import Core, CoreOutput, State, check_input_shape
+from saccade.policies.relative_attention import RelativeAttention, count_episodes, hidden_steps
+from saccade.policies.tap import TapKind, is_recording, tap
+from saccade.policies.transformer_acting import HeldWindow
+from saccade.policies.transformer_blocks import Block, GatedBlock, PostNormBlock
+
+
+class WindowState(NamedTuple):
+    """What a Transformer carries: the last ``W`` steps of an episode, oldest first.
+
+    Attributes:
+        memory: the input of each of ``L`` layers at these steps, as it was then; zeros where there was no step.
+        filled: 1 where there was one, else 0.
+    """
+
+    memory: Float[Tensor, "B L W D"]
+    filled: Float[Tensor, "B W"]
+
+
+class WindowTransformer(Core):
+    """Shared by Transformers over a window; features ``[..., D]`` are the last layer's output.
+
+    A step attends, in every layer, to itself and to the ``window`` steps before it in its episode. As every layer looks back
+    from what the one below made of the past, information can come from up to ``n_layers * window`` steps ago. Gradients flow
+    through all steps of a sequence; the memory it begins with is layer inputs as they were, through which none flow further.
+
+    Args:
+        input_shape: ``(features,)``.
+        hidden_size: ``D``.
+        n_layers: ``L``.
+        n_heads: heads of attention; they divide ``hidden_size``.
+        window: ``W``, steps before the present one that a step attends to.
+        feedforward_size: width of each layer's network; ``None`` for ``4 D``, as in Vaswani et al. 2017.
+        shared_values: heads share their values (Lim et al. 2019, eq. 13 to 16), so that the mean of their weights, the tap
+            ``mean_attention``, is what acts.
+
+    Raises:
+        ValueError: the input is not a vector, a size is below 1, or the heads do not divide the features.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        hidden_size: int = 64,
+        n_layers: int = 3,
+        n_heads: int = 4,
+        window: int = 64,
+        feedforward_size: int | None = None,
+        shared_values: bool = False,
+    ) -> None:
+        wide = 4 * hidden_size if feedforward_size is None else feedforward_size
+        sizes = {"hidden_size": hidden_size, "n_layers": n_layers, "n_heads": n_heads, "window": window}
+        check_sizes(type(self).__name__, **sizes, feedforward_size=wide)
+        check_input_shape(type(self), input_shape)
+        super().__init__(input_shape, features_dim=hidden_size)
+        self.n_layers, self.n_heads, self.window, self.shared_values = n_layers, n_heads, window, shared_values
+        self.embedding = nn.Linear(int(input_shape[0]), hidden_size)
+        self.blocks = nn.ModuleList(
+            self.make_block(RelativeAttention(hidden_size, n_heads, window, shared_values), wide) for _ in range(n_layers)
+        )
+
+    @abstractmethod
+    def make_block(self, attention: RelativeAttention, feedforward_size: int) -> Block:
+        """One layer."""
+
+    def initial_state(self, batch_size: int) -> WindowState:
+        """An empty window."""
+        weight = self.embedding.weight
+        memory = weight.new_zeros(batch_size, self.n_layers, self.window, self.features_dim)
+        return WindowState(memory, weight.new_zeros(batch_size, self.window))
+
+    @torch.no_grad()
+    def hold(self, state: State) -> HeldWindow:
+        """The window with its keys and values."""
+        return HeldWindow(self.embedding, self.blocks, state.memory, state.filled > 0.5)
+
+    def release(self, held: HeldWindow | WindowState) -> WindowState:
+        """The window as layer inputs."""
+        return WindowState(*held.state()) if isinstance(held, HeldWindow) else held
+
+    def run_one(
+        self,
+        inputs: Tensor,
+        state: State,
+        episode_starts: Bool[Tensor, "1 B"],
+        replay: Tensor | None,
+        deterministic: bool,
+    ) -> CoreOutput:
+        """As every core, or from what is held."""
+        if isinstance(state, HeldWindow):
+            with torch.no_grad():
+                return state.step(inputs, episode_starts)
+        return super().run_one(inputs, state, episode_starts, replay, deterministic)
+
+    def step(self, inputs: Tensor, state: State, replay: Tensor | None = None, deterministic: bool = False) -> CoreOutput:
+        """A sequence of one, without a reset."""
+        starts = torch.zeros(1, len(inputs), dtype=torch.bool, device=inputs.device)
+        output = self.unroll(inputs[None], state, starts)
+        return CoreOutput(output.features[0], output.state)
+
+    def unroll(
+        self,
+        inputs: Float[Tensor, "T B input"],
+        state: State,
+        episode_starts: Bool[Tensor, "T B"],
+        replay: Tensor | None = None,
+        deterministic: bool = False,
+    ) -> CoreOutput:
+        """All steps at once, layer by layer: one masked attention over the window and the sequence."""
+        window, with_weights = self.window, is_recording()
+        filled = (state.filled > 0.5) & ~episode_starts[0][:, None]
+        episodes = count_episodes(filled, episode_starts)
+        hidden = hidden_steps(episodes, window, inputs.dtype)
+        kept = (episodes == episodes[:, -1:])[:, -window:]
+        # A slot that holds no step may hold anything, not a number even, and zero times that is not zero.
+        past = state.memory.masked_fill(~filled[:, None, :, None], 0).permute(1, 2, 0, 3)
+        stream, memory, weights = self.embedding(inputs), [], []
+        for block, before in zip(self.blocks, past, strict=True):
+            line = torch.cat([before, stream])
+            memory.append(line[-window:])
+            stream, by_heads = block(line, hidden, with_weights)
+            weights.append(by_heads)
+        if with_weights:
+            self.show(torch.stack(weights, dim=1)[:, :, :, 0])
+        after = torch.stack(memory).permute(2, 0, 1, 3).masked_fill(~kept[:, None, :, None], 0)
+        return CoreOutput(stream, WindowState(after, kept.to(after.dtype)))
+
+    def show(self, weights: Float[Tensor, "B L H W1"]) -> None:
+        """Tap what one step attended to."""
+        layers = [f"layer {layer + 1}" for layer in range(self.n_layers)]
+        heads = [f"head {head + 1}" for head in range(self.n_heads)]
+        tap("attention", weights, TapKind.TIME, {"names": (layers, heads)})
+        if self.shared_values:
+            tap("mean_attention", weights.mean(2), TapKind.TIME, {"names": (layers,)})
+
+
+class TrXL(WindowTransformer):
+    """Transformer-XL (Dai et al. 2019). Known to be hard to train from rewards; :class:`GTrXL` is meant to be easier."""
+
+    def make_block(self, attention: RelativeAttention, feedforward_size: int) -> Block:
+        """Normalised after each addition."""
+        return PostNormBlock(attention, feedforward_size)
+
+
+class GTrXL(WindowTransformer):
+    """Gated Transformer-XL (Parisotto et al. 2019): a new one passes each step on almost as it is, as if it had no memory."""
+
+    def make_block(self, attention: RelativeAttention, feedforward_size: int) -> Block:
+        """Normalised before, and gated."""
+        return GatedBlock(attention, feedforward_size)
