@@ -76,8 +76,13 @@ def core_cost(core: CoreOutput, mask: Float[Tensor, "T B"] | None = None) -> Los
     """What a core asks for its steps, a ponder cost say, in the mean over all or those where ``mask`` is 1; often nothing."""
     if core.cost is None:
         return LossTerms(core.features.new_zeros(()), {})
-    cost = core.cost.mean() if mask is None else masked_mean(core.cost[: len(mask)], mask)
-    return LossTerms(cost, {"core_cost": cost.detach()})
+
+    def mean(part: Tensor) -> Tensor:
+        return part.mean() if mask is None else masked_mean(part[: len(mask)], mask)
+
+    cost = mean(core.cost)
+    ponder = {} if core.ponder is None else {"ponder": mean(core.ponder).detach()}
+    return LossTerms(cost, {"core_cost": cost.detach(), **ponder})
 
 
 def core_terms(

@@ -15,6 +15,7 @@ from saccade.policies.glimpse import GlimpseNetwork, GlimpseState, RecurrentGlim
 from saccade.policies.heads import DuelingHead, DuelingOutput, QHead
 from saccade.policies.ntm import NTM, NTMState
 from saccade.policies.policy import CorePolicy
+from saccade.policies.ponder import Ponder
 from saccade.policies.q_policy import QOutput, QPolicy
 from saccade.policies.recurrent import GRU, LSTM, FeedForward, GRUState, LSTMState
 from saccade.policies.retina import Retina
@@ -22,6 +23,7 @@ from saccade.policies.tap import Recording, TapKind, is_recording, recording, ta
 from saccade.policies.torso import ConvTorso, MLPTorso, Pixels
 from saccade.policies.transformer import GTrXL, TrXL, WindowState
 from saccade.policies.twin import Twin, TwinState
+from saccade.policies.universal import Universal
 
 
 def aliases(policy: Callable[..., CorePolicy]) -> dict[str, Any]:
@@ -40,6 +42,7 @@ def aliases(policy: Callable[..., CorePolicy]) -> dict[str, Any]:
         "DncPolicy": DNC,
         "TrxlPolicy": TrXL,
         "GtrxlPolicy": GTrXL,
+        "UniversalPolicy": Universal,
     }
     named = {name: partial(policy, core_class=core) for name, core in cores.items()}
     return {"CorePolicy": policy, **named}  # CorePolicy: with core_class among the policy_kwargs
@@ -82,6 +85,7 @@ __all__ = [
     "MLPTorso",
     "NTMState",
     "Pixels",
+    "Ponder",
     "QHead",
     "QOutput",
     "QPolicy",
@@ -95,6 +99,7 @@ __all__ = [
     "TrXL",
     "Twin",
     "TwinState",
+    "Universal",
     "WindowState",
     "is_recording",
     "recording",

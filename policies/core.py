@@ -36,13 +36,15 @@ class CoreOutput(NamedTuple):
         features: what the heads read.
         state: the state after the last step.
         decision: the latent decisions, or ``None`` for cores that take none.
-        cost: a differentiable cost per step (ponder, say), or ``None``.
+        cost: a differentiable cost per step (of pondering, say), or ``None``.
+        ponder: how many computations each step took, for cores that choose it, or ``None``.
     """
 
     features: Float[Tensor, "*batch D"]
     state: State
     decision: Decision | None = None
     cost: Float[Tensor, "*batch"] | None = None
+    ponder: Float[Tensor, "*batch"] | None = None
 
 
 def map_state(function: Callable[..., Tensor], *states: State) -> State:
@@ -183,8 +185,8 @@ class Core(nn.Module, ABC):
             state = reset_state(state, self.initial_state(inputs.shape[1]), starts)
         output = self.step(inputs[0], state, None if replay is None else replay[0], deterministic)
         decision = None if output.decision is None else Decision(*(part[None] for part in output.decision))
-        cost = None if output.cost is None else output.cost[None]
-        return CoreOutput(output.features[None], output.state, decision, cost)
+        cost, ponder = (None if part is None else part[None] for part in (output.cost, output.ponder))
+        return CoreOutput(output.features[None], output.state, decision, cost, ponder)
 
     def __call__(self, *args: Any, **kwargs: Any) -> CoreOutput:
         """Typed entry to :meth:`forward`, through torch's module hooks."""
@@ -216,9 +218,11 @@ def join_outputs(outputs: Sequence[CoreOutput]) -> CoreOutput:
 def _combine(function: Callable[[list[Tensor]], Tensor], outputs: Sequence[CoreOutput]) -> CoreOutput:
     decisions = [output.decision for output in outputs if output.decision is not None]
     costs = [output.cost for output in outputs if output.cost is not None]
+    ponders = [output.ponder for output in outputs if output.ponder is not None]
     return CoreOutput(
         function([output.features for output in outputs]),
         outputs[-1].state,
         Decision(*(function(list(parts)) for parts in zip(*decisions, strict=True))) if decisions else None,
         function(costs) if costs else None,
+        function(ponders) if ponders else None,
     )

@@ -16,6 +16,7 @@ from saccade.policies.arguments import check_arguments
 from saccade.policies.core import Core, CoreOutput, State, map_state
 from saccade.policies.heads import stream
 from saccade.policies.normalize import RunningNorm
+from saccade.policies.ponder import make_core
 from saccade.policies.recurrent import FeedForward
 from saccade.policies.torso import Pixels, check_space, default_torso, put_channels_last
 
@@ -36,7 +37,8 @@ class CorePolicy(BasePolicy):
         observation_space: what is seen.
         action_space: what can be done.
         lr_schedule: learning rate as a function of the remaining progress (SB3).
-        core_class: the core; ``core_kwargs`` are its arguments after ``input_shape``.
+        core_class: the core; ``core_kwargs`` are its arguments after ``input_shape``, and ``ponder=True`` among them puts
+            adaptive computation time around it (:class:`~saccade.policies.Ponder`, whose arguments can stand for ``True``).
         features_extractor_class: the torso; chosen by observation space and core if ``None``.
         features_extractor_kwargs: its arguments after the observation space.
         optimizer_class: a torch optimiser; ``optimizer_kwargs`` are its arguments after ``lr``.
@@ -94,7 +96,7 @@ class CorePolicy(BasePolicy):
         self._looks = isinstance(self.features_extractor, Pixels)
         put_channels_last(self.features_extractor)
         torso_shape = getattr(self.features_extractor, "output_shape", (self.features_extractor.features_dim,))
-        self.core = core_class(torso_shape, **(core_kwargs or {}))
+        self.core = make_core(core_class, torso_shape, core_kwargs or {})
         # The learned baseline of REINFORCE, E[return | features], for cores that take latent decisions.
         self.baseline = stream(self.core.features_dim, [64], 1) if self.core.trains_decisions else None
         self.build_heads()

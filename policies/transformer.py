@@ -6,7 +6,7 @@ Learning" (arXiv:1910.06764).
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,6 +32,25 @@ class WindowState(NamedTuple):
     filled: Float[Tensor, "B W"]
 
 
+class View(NamedTuple):
+    """What a sequence of ``T`` steps can see.
+
+    Attributes:
+        past: the inputs of every layer at the ``W`` steps before the first.
+        hidden: what to add to scores; see :func:`hidden_steps`.
+        kept: which of the last ``W`` steps belong to the episode that goes on after the last.
+    """
+
+    past: Float[Tensor, "L W B D"]
+    hidden: Float[Tensor, "B T S"] | None
+    kept: Bool[Tensor, "B W"]
+
+    def state_after(self, memory: list[Float[Tensor, "W B D"]]) -> WindowState:
+        """The state after the last step, from the inputs of every layer at the last ``W`` steps."""
+        after = torch.stack(memory).permute(2, 0, 1, 3).masked_fill(~self.kept[:, None, :, None], 0)
+        return WindowState(after, self.kept.to(after.dtype))
+
+
 class WindowTransformer(Core):
     """Shared by Transformers over a window; features ``[..., D]`` are the last layer's output.
 
@@ -53,6 +72,9 @@ class WindowTransformer(Core):
         ValueError: the input is not a vector, a size is below 1, or the heads do not divide the features.
     """
 
+    tied: ClassVar[bool] = False
+    """Whether all layers are one."""
+
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -71,7 +93,8 @@ class WindowTransformer(Core):
         self.n_layers, self.n_heads, self.window, self.shared_values = n_layers, n_heads, window, shared_values
         self.embedding = nn.Linear(int(input_shape[0]), hidden_size)
         self.blocks = nn.ModuleList(
-            self.make_block(RelativeAttention(hidden_size, n_heads, window, shared_values), wide) for _ in range(n_layers)
+            self.make_block(RelativeAttention(hidden_size, n_heads, window, shared_values), wide)
+            for _ in range(1 if self.tied else n_layers)
         )
 
     @abstractmethod
@@ -111,7 +134,8 @@ class WindowTransformer(Core):
         """A sequence of one, without a reset."""
         starts = torch.zeros(1, len(inputs), dtype=torch.bool, device=inputs.device)
         output = self.unroll(inputs[None], state, starts)
-        return CoreOutput(output.features[0], output.state)
+        cost, ponder = (None if part is None else part[0] for part in (output.cost, output.ponder))
+        return CoreOutput(output.features[0], output.state, cost=cost, ponder=ponder)
 
     def unroll(
         self,
@@ -122,27 +146,29 @@ class WindowTransformer(Core):
         deterministic: bool = False,
     ) -> CoreOutput:
         """All steps at once, layer by layer: one masked attention over the window and the sequence."""
-        window, with_weights = self.window, is_recording()
+        view = self.look_back(state, episode_starts)
+        stream, memory, weights = self.embedding(inputs), [], []
+        for block, past in zip(self.blocks, view.past, strict=True):
+            line = torch.cat([past, stream])
+            memory.append(line[-self.window :])
+            stream, by_heads = block(line, view.hidden, is_recording())
+            weights.append(by_heads)
+        if is_recording():
+            self.show(torch.stack(weights, dim=1)[:, :, :, 0], "layer")
+        return CoreOutput(stream, view.state_after(memory))
+
+    def look_back(self, state: WindowState, episode_starts: Bool[Tensor, "T B"]) -> View:
+        """What a sequence can see of the steps before it, and of its own."""
         filled = (state.filled > 0.5) & ~episode_starts[0][:, None]
         episodes = count_episodes(filled, episode_starts)
-        hidden = hidden_steps(episodes, window, inputs.dtype)
-        kept = (episodes == episodes[:, -1:])[:, -window:]
         # A slot that holds no step may hold anything, not a number even, and zero times that is not zero.
         past = state.memory.masked_fill(~filled[:, None, :, None], 0).permute(1, 2, 0, 3)
-        stream, memory, weights = self.embedding(inputs), [], []
-        for block, before in zip(self.blocks, past, strict=True):
-            line = torch.cat([before, stream])
-            memory.append(line[-window:])
-            stream, by_heads = block(line, hidden, with_weights)
-            weights.append(by_heads)
-        if with_weights:
-            self.show(torch.stack(weights, dim=1)[:, :, :, 0])
-        after = torch.stack(memory).permute(2, 0, 1, 3).masked_fill(~kept[:, None, :, None], 0)
-        return CoreOutput(stream, WindowState(after, kept.to(after.dtype)))
+        kept = (episodes == episodes[:, -1:])[:, -self.window :]
+        return View(past, hidden_steps(episodes, self.window, past.dtype), kept)
 
-    def show(self, weights: Float[Tensor, "B L H W1"]) -> None:
-        """Tap what one step attended to."""
-        layers = [f"layer {layer + 1}" for layer in range(self.n_layers)]
+    def show(self, weights: Float[Tensor, "B L H W1"], word: str) -> None:
+        """Tap what one step attended to in each layer, or whatever the word for it is."""
+        layers = [f"{word} {layer + 1}" for layer in range(self.n_layers)]
         heads = [f"head {head + 1}" for head in range(self.n_heads)]
         tap("attention", weights, TapKind.TIME, {"names": (layers, heads)})
         if self.shared_values:

@@ -35,16 +35,23 @@ class HeldWindow:
         blocks: the layers.
         memory: of a state, ``[B, L, W, D]``.
         filled: of that state, ``[B, W]``, true where there is a step.
+        added: to the input of each layer before it is looked at, ``[L, D]``; ``None`` for nothing.
     """
 
     def __init__(
-        self, embedding: nn.Linear, blocks: Iterable[nn.Module], memory: Float[Tensor, "B L W D"], filled: Bool[Tensor, "B W"]
+        self,
+        embedding: nn.Linear,
+        blocks: Iterable[nn.Module],
+        memory: Float[Tensor, "B L W D"],
+        filled: Bool[Tensor, "B W"],
+        added: Float[Tensor, "L D"] | None = None,
     ) -> None:
         self.embedding, self.blocks = embedding, [cast("Block", block) for block in blocks]
         self.window = filled.shape[1]
         self.newest = self.window - 1
         past = memory.masked_fill(~filled[:, None, :, None], 0).permute(1, 2, 0, 3)
-        self.rings = [make_ring(block, inputs) for block, inputs in zip(self.blocks, past, strict=True)]
+        more = past.new_zeros(len(past), past.shape[-1]) if added is None else added
+        self.rings = [make_ring(*layer) for layer in zip(self.blocks, past, more, strict=True)]
         room = nn.functional.pad(filled, (0, 1))
         # What is added to scores, for every head alike.
         self.hidden = torch.zeros(room.shape, dtype=memory.dtype, device=room.device).masked_fill_(~room, float("-inf"))
@@ -55,7 +62,10 @@ class HeldWindow:
             self.hidden.masked_fill_(episode_starts[0][:, None], float("-inf"))
         self.newest = (self.newest + 1) % (self.window + 1)
         self.hidden[:, self.newest] = 0
-        stream = self.embedding(inputs)
+        return self.go_through(self.embedding(inputs))
+
+    def go_through(self, stream: Float[Tensor, "1 B D"]) -> CoreOutput:
+        """All layers."""
         for block, ring in zip(self.blocks, self.rings, strict=True):
             ring.inputs[self.newest] = stream[0]
             stream = block.finish(stream, self.read(block.attention, ring, block.shown(stream)))
@@ -64,8 +74,7 @@ class HeldWindow:
     def read(self, attention: RelativeAttention, ring: Ring, shown: Float[Tensor, "1 B D"]) -> Float[Tensor, "1 B D"]:
         """What this step reads from the window and itself."""
         heads, slots = attention.n_heads, self.window + 1
-        keys, values = attention.project(shown)
-        ring.keys[:, self.newest], ring.values[:, self.newest] = keys[0].flatten(0, 1), values[0].flatten(0, 1)
+        self.add(attention, ring, shown)
         by_content, by_position = attention.queries(shown)
         oldest = self.window - self.newest
         scores = torch.bmm(by_position[0].transpose(0, 1), ring.positions[..., oldest : oldest + slots]).transpose(0, 1)
@@ -75,6 +84,11 @@ class HeldWindow:
             weights = weights.view(-1, heads, slots).mean(1, keepdim=True)
         return attention.output(torch.bmm(weights, ring.values).view(1, shown.shape[1], -1))
 
+    def add(self, attention: RelativeAttention, ring: Ring, shown: Float[Tensor, "1 B D"]) -> None:
+        """Put this step's keys and values in the place of the oldest ones."""
+        keys, values = attention.project(shown)
+        ring.keys[:, self.newest], ring.values[:, self.newest] = keys[0].flatten(0, 1), values[0].flatten(0, 1)
+
     def state(self) -> tuple[Float[Tensor, "B L W D"], Float[Tensor, "B W"]]:
         """Memory and filled slots of the state as it is now, oldest step first."""
         slots = (self.newest + 2 + torch.arange(self.window, device=self.hidden.device)) % (self.window + 1)
@@ -83,11 +97,11 @@ class HeldWindow:
         return memory.masked_fill(~filled[:, None, :, None], 0), filled.to(memory.dtype)
 
 
-def make_ring(block: Block, inputs: Float[Tensor, "W B D"]) -> Ring:
+def make_ring(block: Block, inputs: Float[Tensor, "W B D"], added: Float[Tensor, " D"]) -> Ring:
     """A layer's window, with a slot more for the next step."""
     attention = block.attention
     inputs = nn.functional.pad(inputs, (0, 0, 0, 0, 0, 1))
-    keys, values = attention.project(block.shown(inputs))
+    keys, values = attention.project(block.shown(inputs + added))
     positions = attention.positions().mT
     return Ring(
         inputs,

@@ -1,6 +1,6 @@
 """Two cores of one kind side by side: separate memories for actor and critic."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -27,8 +27,8 @@ class Twin(Core):
     """Two cores that read the same inputs and share nothing; features ``[..., 2 D]`` are the actor's, then the critic's.
 
     sb3-contrib's RecurrentPPO remembers this way. The two run one after the other: one thread multiplies no faster when both
-    are stacked in one product, and the fused LSTM is faster than either. Costs are summed; a tap ``name`` becomes
-    ``actor_name`` and ``critic_name``.
+    are stacked in one product, and the fused LSTM is faster than either. Costs and ponder steps are summed; a tap
+    ``name`` becomes ``actor_name`` and ``critic_name``.
 
     Args:
         input_shape: ``(features,)``.
@@ -89,5 +89,11 @@ def run_named(who: str, run: Callable[[], CoreOutput]) -> CoreOutput:
 def join(actor: CoreOutput, critic: CoreOutput) -> CoreOutput:
     """One output of both."""
     features = torch.cat([actor.features, critic.features], dim=-1)
-    costs = [output.cost for output in (actor, critic) if output.cost is not None]
-    return CoreOutput(features, TwinState(actor.state, critic.state), cost=torch.stack(costs).sum(0) if costs else None)
+    costs, ponders = zip((actor.cost, actor.ponder), (critic.cost, critic.ponder), strict=True)
+    return CoreOutput(features, TwinState(actor.state, critic.state), cost=total(costs), ponder=total(ponders))
+
+
+def total(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """The sum of those that there are."""
+    present = [part for part in parts if part is not None]
+    return torch.stack(present).sum(0) if present else None

@@ -243,7 +243,7 @@ def check_shapes(core: Core) -> None:
             if output.decision is not None:
                 assert output.decision.value.shape == (steps, lanes, core.decision_size)
                 assert output.decision.log_prob.shape == output.decision.entropy.shape == (steps, lanes)
-            assert output.cost is None or output.cost.shape == (steps, lanes)
+            assert all(part is None or part.shape == (steps, lanes) for part in (output.cost, output.ponder))
             assert all(leaf.isfinite().all() for leaf in leaves(output))
 
 

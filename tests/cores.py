@@ -15,10 +15,12 @@ from saccade.policies import (
     FeedForward,
     GTrXL,
     LearnedGaze,
+    Ponder,
     RandomGaze,
     RecurrentGlimpse,
     Retina,
     TrXL,
+    Universal,
 )
 from saccade.policies.twin import Twin
 
@@ -102,6 +104,17 @@ def transformer_row(name: str, make: Callable[..., Core], **arguments: bool) -> 
     return CoreRow(name, big, VECTOR, tiny, (3,))
 
 
+universal = partial(Universal, hidden_size=15, n_heads=3, max_steps=3, window=4, feedforward_size=19)
+tiny_universal = partial(Universal, hidden_size=4, n_heads=2, max_steps=3, window=2, feedforward_size=5)
+# Of a halting unit that starts shallow, some steps halt before others.
+SHALLOW = {"halting_bias": 0.3}
+
+
+def ponder_row(name: str, make: Callable[..., Core], tiny: Callable[..., Core]) -> CoreRow:
+    """A row for this core, run several times a step."""
+    return CoreRow(name, partial(Ponder, core=make, **SHALLOW), VECTOR, partial(Ponder, core=tiny, **SHALLOW), (3,))
+
+
 ROWS = [
     CoreRow("feed forward", FeedForward, VECTOR, FeedForward, (3,)),
     CoreRow("lstm", partial(LSTM, hidden_size=13), VECTOR, partial(LSTM, hidden_size=2), (3,)),
@@ -134,6 +147,16 @@ ROWS = [
     transformer_row("trxl, shared values", TrXL, shared_values=True),
     transformer_row("gtrxl", GTrXL),
     transformer_row("gtrxl, shared values", GTrXL, shared_values=True),
+    CoreRow("universal", partial(universal, **SHALLOW), VECTOR, partial(tiny_universal, **SHALLOW), (3,)),
+    CoreRow(
+        "universal, without halting", partial(universal, ponder=False), VECTOR, partial(tiny_universal, ponder=False), (3,)
+    ),
+    ponder_row("ponder, lstm", partial(LSTM, hidden_size=13), partial(LSTM, hidden_size=2)),
+    ponder_row(
+        "ponder, ntm",
+        partial(ntm, controller=partial(Dense, hidden_size=13)),
+        partial(tiny_ntm, controller=partial(Dense, hidden_size=3)),
+    ),
     glimpse_row("glimpse", GAZE_MEAN),
     glimpse_row("glimpse, gru", GAZE_MEAN, memory=GRU),
     glimpse_row("glimpse, sigma learned", GAZE_MEAN | {"gaze_policy.log_sigma"}, gaze=partial(LearnedGaze, learn_sigma=True)),

@@ -86,12 +86,16 @@ def step_by_step(core: Core, call: Example) -> CoreOutput:
     if decision is not None:
         parts = zip(*(output.decision or () for output in outputs), strict=True)
         decision = type(decision)(*(torch.cat(part) for part in parts))
-    cost = None if outputs[0].cost is None else torch.cat([output.cost for output in outputs if output.cost is not None])
-    return CoreOutput(joined[0], joined[1], decision, cost)
+    cost, ponder = (
+        None if parts[0] is None else torch.cat(parts)
+        for parts in ([output.cost for output in outputs], [output.ponder for output in outputs])
+    )
+    return CoreOutput(joined[0], joined[1], decision, cost, ponder)
 
 
 def pick(output: CoreOutput, lanes: list[int]) -> CoreOutput:
     """Some lanes of an output."""
     state = map_state(lambda leaf: leaf[lanes], output.state)
     decision = output.decision and type(output.decision)(*(part[:, lanes] for part in output.decision))
-    return CoreOutput(output.features[:, lanes], state, decision, None if output.cost is None else output.cost[:, lanes])
+    cost, ponder = (None if part is None else part[:, lanes] for part in (output.cost, output.ponder))
+    return CoreOutput(output.features[:, lanes], state, decision, cost, ponder)

@@ -1,7 +1,7 @@
 """Transformer-XL and GTrXL in plain loops over steps and heads, from the papers' equations: slow, and for tests.
 
 Dai et al. 2019 (arXiv:1901.02860), appendix B; Parisotto et al. 2019 (arXiv:1910.06764), section 3 and eq. 6 to 8; Lim et al.
-2019 (arXiv:1912.09363), eq. 13 to 16.
+2019 (arXiv:1912.09363), eq. 13 to 16; Dehghani et al. 2019 (arXiv:1807.03819); Graves 2016 (arXiv:1603.08983), eq. 5 to 11.
 """
 
 from math import cos, sin, sqrt
@@ -11,6 +11,28 @@ from torch import Tensor
 
 from saccade.policies.transformer import GTrXL, WindowTransformer
 from saccade.policies.transformer_blocks import Block, GRUGate
+from saccade.policies.universal import Universal
+
+
+def run_universal(core: Universal, inputs: Tensor) -> tuple[Tensor, list[int], list[Tensor]]:
+    """Features ``[T, D]`` of one episode, how many computations each step took, and what each one costs."""
+    (block,) = core.blocks
+    stream = [core.embedding.weight @ x + core.embedding.bias for x in inputs]
+    features, taken = [torch.zeros_like(x) for x in stream], [0] * len(stream)
+    probabilities: list[list[Tensor]] = [[] for _ in stream]
+    for n in range(1, core.n_layers + 1):
+        running = [t for t in range(len(stream)) if taken[t] == 0]
+        seen = [x + sinusoid(n, core.features_dim) for x in stream]
+        computed = {t: normalised_output(block, seen[t], attend(block, seen, t)) for t in running}
+        for t, now in computed.items():
+            stream[t] = now
+            h = torch.sigmoid(core.halting.unit.weight[0] @ now + core.halting.unit.bias[0])
+            before = sum(probabilities[t])
+            halts = n == core.n_layers or float(before + h) >= 0.99
+            probabilities[t].append(1 - before if halts else h)
+            features[t] = features[t] + probabilities[t][-1] * now
+            taken[t] = n if halts else 0
+    return torch.stack(features), taken, [n + all_of[-1] for n, all_of in zip(taken, probabilities, strict=True)]
 
 
 def run_episode(core: WindowTransformer, inputs: Tensor) -> Tensor:
