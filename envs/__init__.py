@@ -3,6 +3,7 @@
 Importing this package registers our tasks with Gymnasium, so that ``gym.make("saccade.envs:saccade/Catch-v0")`` works.
 """
 
+from saccade.envs.algorithmic_tasks import Addition, Parity, Reverse
 from saccade.envs.atari import AtariVecEnv
 from saccade.envs.catch import Catch
 from saccade.envs.checked import WrongExperienceError
@@ -46,6 +47,7 @@ for _env_id, _task in TASKS.items():
 __all__ = [
     "TASKS",
     "WRAPPERS",
+    "Addition",
     "AssociativeRecall",
     "AtariVecEnv",
     "BadEnvironmentArguments",
@@ -67,6 +69,7 @@ __all__ = [
     "HideVelocity",
     "Lesson",
     "MiniShrdlu",
+    "Parity",
     "PocMemory",
     "PrioritySort",
     "Probe",
@@ -77,6 +80,7 @@ __all__ = [
     "ProbeObservation",
     "ProbePolicy",
     "RepeatCopy",
+    "Reverse",
     "SequenceTask",
     "ShortestPath",
     "TMaze",

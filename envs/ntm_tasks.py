@@ -4,6 +4,7 @@ Source: Graves, Wayne & Danihelka 2014, "Neural Turing Machines" (arXiv:1410.540
 what comes next, are in :mod:`saccade.envs.recall`. Shapes: ``T`` steps, ``B`` episodes, ``L`` vectors of ``K`` bits.
 """
 
+from collections.abc import Callable
 from math import sqrt
 
 import numpy as np
@@ -58,13 +59,7 @@ class Copy(SequenceTask):
     def generate(self, episodes: int) -> Lesson:
         """Draw lengths, then vectors."""
         lengths = self.rng.integers(self.min_length, self.max_length, size=episodes, endpoint=True)
-        vectors = random_vectors(self.rng, lengths, self.bits)
-        step = np.arange(2 * lengths.max() + 1)[:, None]
-        inputs = np.zeros((len(step), episodes, self.bits + 1), np.float32)
-        inputs[: len(vectors), :, : self.bits] = vectors
-        inputs[lengths, np.arange(episodes), self.bits] = 1
-        answers = (step > lengths) & (step <= 2 * lengths)
-        return Lesson(inputs, recalled(vectors, step - lengths - 1, answers), answers, 2 * lengths + 1)
+        return shown_then_asked(self.rng, lengths, self.bits, lambda answer: answer)
 
 
 class RepeatCopy(SequenceTask):
@@ -208,6 +203,22 @@ class PrioritySort(SequenceTask):
         answers = np.zeros((self.horizon, episodes), np.bool_)
         answers[self.items + 1 :] = True
         return Lesson(inputs, targets, answers, np.full(episodes, self.horizon))
+
+
+def shown_then_asked(
+    rng: np.random.Generator,
+    lengths: Integer[np.ndarray, " B"],
+    bits: int,
+    order: Callable[[Integer[np.ndarray, "T B"]], Integer[np.ndarray, "T B"]],
+) -> Lesson:
+    """Random vectors, a delimiter, and then all of them asked for: as answer ``i`` of an episode the vector ``order(i)``."""
+    vectors = random_vectors(rng, lengths, bits)
+    step = np.arange(2 * lengths.max() + 1)[:, None]
+    inputs = np.zeros((len(step), len(lengths), bits + 1), np.float32)
+    inputs[: len(vectors), :, :bits] = vectors
+    inputs[lengths, np.arange(len(lengths)), bits] = 1
+    answers = (step > lengths) & (step <= 2 * lengths)
+    return Lesson(inputs, recalled(vectors, order(step - lengths - 1), answers), answers, 2 * lengths + 1)
 
 
 def random_vectors(rng: np.random.Generator, lengths: Integer[np.ndarray, " B"], bits: int) -> Int8[np.ndarray, "L B K"]:

@@ -8,6 +8,7 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 
+from saccade.envs.algorithmic_tasks import Addition, Parity, Reverse
 from saccade.envs.catch import Catch
 from saccade.envs.corridor import Corridor
 from saccade.envs.graph_tasks import GraphInference, GraphTraversal, ShortestPath
@@ -36,6 +37,9 @@ TASKS: dict[str, type[BatchedTask]] = {
     "saccade/AssociativeRecall-v0": AssociativeRecall,
     "saccade/DynamicNGrams-v0": DynamicNGrams,
     "saccade/PrioritySort-v0": PrioritySort,
+    "saccade/Reverse-v0": Reverse,
+    "saccade/Addition-v0": Addition,
+    "saccade/Parity-v0": Parity,
     "saccade/GraphTraversal-v0": GraphTraversal,
     "saccade/ShortestPath-v0": ShortestPath,
     "saccade/GraphInference-v0": GraphInference,
