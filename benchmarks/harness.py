@@ -97,6 +97,22 @@ def compare(
     return Row(name, unit, ours, peer, peer_name, ratio, goal, met, floor, None if floor is None else ours / floor)
 
 
+def cost(
+    name: str,
+    unit: str,
+    ours: float,
+    peer: float | None = None,
+    peer_name: str | None = None,
+    *,
+    goal: float | None = None,
+    floor: float | None = None,
+) -> Row:
+    """A row where less is better; ``goal`` is for how many times less ours is than the peer's."""
+    inverse = [None if figure is None else 1 / figure for figure in (peer, floor)]
+    row = compare(name, unit, 1 / ours, inverse[0], peer_name, ratio_at_least=goal, floor=inverse[1])
+    return row._replace(ours=ours, peer=peer, floor=floor)
+
+
 Clock = Callable[[], float]
 """Seconds: of the wall, or ``time.process_time``, which stands still while other programs have the processor."""
 
@@ -116,6 +132,11 @@ def median_rates(work: Mapping[str, Work], rounds: int, clock: Clock = time.perf
             rates[name].append(_rate(piece, clock))
         order.reverse()
     return {name: statistics.median(samples) for name, samples in rates.items()}
+
+
+def milliseconds(work: Mapping[str, Work], rounds: int, settings: Settings) -> dict[str, float]:
+    """For one unit of work of each."""
+    return {name: 1000 / rate for name, rate in median_rates(work, rounds, settings.clock).items()}
 
 
 def _rate(piece: Work, clock: Clock) -> float:

@@ -174,27 +174,6 @@ def learning_bytes(name: str) -> int:
 # --- Rows --------------------------------------------------------------------------------------------------------------------
 
 
-def cost(
-    name: str,
-    unit: str,
-    ours: float,
-    peer: float | None = None,
-    peer_name: str | None = None,
-    *,
-    goal: float | None = None,
-    floor: float | None = None,
-) -> harness.Row:
-    """A row where less is better; ``goal`` is for how many times less ours is than the peer's."""
-    inverse = [None if figure is None else 1 / figure for figure in (peer, floor)]
-    row = harness.compare(name, unit, 1 / ours, inverse[0], peer_name, ratio_at_least=goal, floor=inverse[1])
-    return row._replace(ours=ours, peer=peer, floor=floor)
-
-
-def milliseconds(work: dict[str, harness.Work], rounds: int, settings: harness.Settings) -> dict[str, float]:
-    """For one unit of work of each."""
-    return {name: 1000 / rate for name, rate in harness.median_rates(work, rounds, settings.clock).items()}
-
-
 def products(core: DNC | NTM) -> int:
     """Multiplications of a step in the memory itself, by the papers' equations: a whole link matrix, every slot and head."""
     slots, words = core.slots, core.slots * core.width
@@ -223,13 +202,13 @@ def floor_of(core: nn.Module, steps: int, lanes: int, rate: float) -> float:
 def learning_rows(made: dict[str, Entrant], rate: float, settings: harness.Settings) -> list[harness.Row]:
     """Ours against the peer and against an LSTM."""
     times, rounds = (1, 3) if settings.quick else (2, 11)
-    took = milliseconds({who: learning(made[who], STEPS, LANES, times) for who in made}, rounds, settings)
+    took = harness.milliseconds({who: learning(made[who], STEPS, LANES, times) for who in made}, rounds, settings)
     rows = []
     for ours, (peer, goals) in CONTESTS.items():
         name = f"{ours}, learning from {LANES} x {STEPS} steps"
         least = floor_of(made[ours].network, STEPS, LANES, rate)
-        rows.append(cost(name, "ms", took[ours], took[peer], peer, goal=goals.learning, floor=least))
-        rows.append(cost(f"{name}, against an LSTM", "ms", took[ours], took[LSTM], LSTM))
+        rows.append(harness.cost(name, "ms", took[ours], took[peer], peer, goal=goals.learning, floor=least))
+        rows.append(harness.cost(f"{name}, against an LSTM", "ms", took[ours], took[LSTM], LSTM))
     return rows
 
 
@@ -238,11 +217,11 @@ def acting_rows(made: dict[str, Entrant], settings: harness.Settings) -> list[ha
     times, rounds = (50, 5) if settings.quick else (200, 11)
     rows = []
     for lanes in ACTING_LANES:
-        took = milliseconds({who: acting(made[who], lanes, times) for who in made}, rounds, settings)
+        took = harness.milliseconds({who: acting(made[who], lanes, times) for who in made}, rounds, settings)
         for ours, (peer, goals) in CONTESTS.items():
             name = f"{ours}, acting, {lanes} {'lane' if lanes == 1 else 'lanes'}"
-            rows.append(cost(name, "ms", took[ours], took[peer], peer, goal=goals.acting if lanes == 1 else None))
-            rows.append(cost(f"{name}, against an LSTM", "ms", took[ours], took[LSTM], LSTM))
+            rows.append(harness.cost(name, "ms", took[ours], took[peer], peer, goal=goals.acting if lanes == 1 else None))
+            rows.append(harness.cost(f"{name}, against an LSTM", "ms", took[ours], took[LSTM], LSTM))
     return rows
 
 
@@ -261,7 +240,7 @@ def bytes_rows(settings: harness.Settings) -> list[harness.Row]:
 
     name = f"DNC, memory for learning from {LANES} x {STEPS} steps"
     needed = mebibytes(["DNC", PACKAGE])
-    return [cost(name, "MiB", needed["DNC"], needed[PACKAGE], PACKAGE)]
+    return [harness.cost(name, "MiB", needed["DNC"], needed[PACKAGE], PACKAGE)]
 
 
 def growth_rows(rate: float, settings: harness.Settings) -> list[harness.Row]:
@@ -274,13 +253,13 @@ def growth_rows(rate: float, settings: harness.Settings) -> list[harness.Row]:
     cores = {named(*size): (core, size[1]) for size, core in (by_slots | by_steps).items()}
     cores |= {named(*size) + few: (core, size[1]) for size, core in sparse.items()}
     work = {name: learning(of_core(core), steps, GROWTH_LANES) for name, (core, steps) in cores.items()}
-    took = milliseconds(work, 3 if settings.quick else 11, settings)
+    took = harness.milliseconds(work, 3 if settings.quick else 11, settings)
     rows = []
     for name, (core, steps) in cores.items():
         if name.endswith(few):
-            rows.append(cost(name, "ms", took[name], took[name.removesuffix(few)], "ours, all links"))
+            rows.append(harness.cost(name, "ms", took[name], took[name.removesuffix(few)], "ours, all links"))
         else:
-            rows.append(cost(name, "ms", took[name], floor=floor_of(core, steps, GROWTH_LANES, rate)))
+            rows.append(harness.cost(name, "ms", took[name], floor=floor_of(core, steps, GROWTH_LANES, rate)))
     return rows
 
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from saccade.policies.band_attention import BandAttention
+
 
 class Projected(NamedTuple):
     """What steps show to those that look at them; ``G`` heads of values: ``H``, or 1 where all heads share them."""
@@ -24,7 +26,7 @@ class Attended(NamedTuple):
     """What was read, and the weights by which: of a step ``W`` before the one that asks first, of itself last."""
 
     features: Float[Tensor, "T B D"]
-    weights: Float[Tensor, "B H T W1"] | None
+    weights: Float[Tensor, "B H T W1"]
 
 
 class RelativeAttention(nn.Module):
@@ -81,7 +83,6 @@ class RelativeAttention(nn.Module):
         asking: Float[Tensor, "T B D"],
         steps: Float[Tensor, "S B D"],
         hidden: Float[Tensor, "B T S"] | None,
-        with_weights: bool = False,
     ) -> Attended:
         """What ``T`` steps read from the window before them, and from themselves.
 
@@ -90,40 +91,24 @@ class RelativeAttention(nn.Module):
             steps: the ``W`` steps before the first that asks, then those that ask.
             hidden: what is added to scores: minus infinity where a step of the window cannot be looked at, else 0; ``None``
                 where all can.
-            with_weights: also return the weights.
         """
-        length, lanes, _ = asking.shape
-        shown = self.project(steps)
-        by_content, by_position = self.queries(asking)
-        scores = banded(self.by_distance(by_position), float("-inf"))
-        if hidden is not None:
-            scores = scores + hidden[:, None]
-        keys, asked = shown.keys.flatten(1, 2).permute(1, 2, 0), by_content.flatten(1, 2).transpose(0, 1)
-        weights = torch.baddbmm(scores.flatten(0, 1), asked, keys).softmax(-1).unflatten(0, (lanes, self.n_heads))
-        acting = weights if self.value_heads > 1 or self.n_heads == 1 else weights.mean(1, keepdim=True)
-        read = torch.bmm(acting.flatten(0, 1), shown.values.flatten(1, 2).transpose(0, 1))
-        features = self.output(read.transpose(0, 1).reshape(length, lanes, -1))
-        return Attended(features, unbanded(weights, self.window) if with_weights else None)
-
-    def by_distance(self, by_position: Float[Tensor, "T B H d"]) -> Float[Tensor, "B H T W1"]:
-        """``(q + v)·r`` for the distances from ``W`` down to 0."""
-        length, lanes = by_position.shape[:2]
-        scores = torch.bmm(by_position.flatten(0, 1).transpose(0, 1), self.positions().mT)
-        return scores.unflatten(1, (length, lanes)).permute(2, 0, 1, 3)
+        query = heads_first(self.query(asking), self.n_heads)
+        scale = self.head_size**-0.5
+        read, weights = BandAttention.apply(  # type: ignore[no-untyped-call]
+            (query + self.content_bias[:, None, None]) * scale,
+            (query + self.position_bias[:, None, None]) * scale,
+            heads_first(self.key(steps), self.n_heads),
+            heads_first(self.value(steps), self.value_heads),
+            self.positions().contiguous(),
+            hidden,
+        )
+        features = self.output(read.permute(2, 1, 0, 3).flatten(2))
+        return Attended(features, weights.transpose(0, 1))
 
 
-def banded(scores: Float[Tensor, "B H T W1"], outside: float) -> Float[Tensor, "B H T S"]:
-    """Scores by distance, row ``t`` moved ``t`` places to the right, among ``outside``: from distances to steps."""
-    length, window = scores.shape[2], scores.shape[3] - 1
-    # Rows one number longer than those wanted: read in rows of the wanted length, each begins one place later.
-    rows = nn.functional.pad(scores, (0, length), value=outside).flatten(2)
-    return rows[..., : length * (window + length)].unflatten(2, (length, window + length))
-
-
-def unbanded(weights: Float[Tensor, "B H T S"], window: int) -> Float[Tensor, "B H T W1"]:
-    """The reverse of :func:`banded`: of every step the window before it, and itself."""
-    length = weights.shape[2]
-    return torch.stack([weights[:, :, t, t : t + window + 1] for t in range(length)], dim=2)
+def heads_first(features: Float[Tensor, "S B HD"], n_heads: int) -> Float[Tensor, "H B S d"]:
+    """Features of heads one after another, apart."""
+    return features.unflatten(-1, (n_heads, -1)).permute(2, 1, 0, 3).contiguous()
 
 
 def count_episodes(filled: Bool[Tensor, "B W"], episode_starts: Bool[Tensor, "T B"]) -> Int[Tensor, "B S"]:

@@ -151,7 +151,7 @@ class WindowTransformer(Core):
         for block, past in zip(self.blocks, view.past, strict=True):
             line = torch.cat([past, stream])
             memory.append(line[-self.window :])
-            stream, by_heads = block(line, view.hidden, is_recording())
+            stream, by_heads = block(line, view.hidden)
             weights.append(by_heads)
         if is_recording():
             self.show(torch.stack(weights, dim=1)[:, :, :, 0], "layer")

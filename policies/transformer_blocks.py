@@ -40,16 +40,16 @@ class Block(nn.Module, ABC):
     def finish(self, stream: Float[Tensor, "*steps D"], read: Float[Tensor, "*steps D"]) -> Float[Tensor, "*steps D"]:
         """The layer's output, from its input and what attention read."""
 
-    def forward(self, line: Float[Tensor, "S B D"], hidden: Tensor | None, with_weights: bool = False) -> Attended:
+    def forward(self, line: Float[Tensor, "S B D"], hidden: Tensor | None) -> Attended:
         """Outputs of the last ``T`` of ``S = W + T`` inputs; arguments as in :meth:`RelativeAttention.forward`."""
         now = line[self.attention.window :]
         shown = self.shown(line)
-        read = self.attention(shown[self.attention.window :], shown, hidden, with_weights)
+        read = self.attention(shown[self.attention.window :], shown, hidden)
         return Attended(self.finish(now, read.features), read.weights)
 
-    def __call__(self, line: Tensor, hidden: Tensor | None, with_weights: bool = False) -> Attended:
+    def __call__(self, line: Tensor, hidden: Tensor | None) -> Attended:
         """Typed entry to :meth:`forward`, through torch's module hooks."""
-        return cast("Attended", super().__call__(line, hidden, with_weights))
+        return cast("Attended", super().__call__(line, hidden))
 
 
 class PostNormBlock(Block):

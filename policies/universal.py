@@ -88,18 +88,18 @@ class Universal(WindowTransformer):
     ) -> CoreOutput:
         """All steps at once, until all have halted."""
         view = self.look_back(state, episode_starts)
-        block, record = cast("Block", self.blocks[0]), is_recording()
+        block = cast("Block", self.blocks[0])
         stream, memory, weights = self.embedding(inputs), [], []
         thought = Thought.begin(stream)
         for past, number in zip(view.past, self.number, strict=True):
             line = torch.cat([past, stream])
             memory.append(line[-self.window :])
             if thought.goes_on:
-                computed, by_heads = block(line + number, view.hidden, record)
+                computed, by_heads = block(line + number, view.hidden)
                 stream = thought.take(computed, stream, self.halting, len(memory) == self.n_layers)
                 weights.append(by_heads)
-        if record:
-            self.show_computations([one[:, :, 0] for one in weights if one is not None], thought.progress.taken[0])
+        if is_recording():
+            self.show_computations([one[:, :, 0] for one in weights], thought.progress.taken[0])
         return thought.output(self.halting, view.state_after(memory))
 
     def show_computations(self, weights: list[Float[Tensor, "B H W1"]], taken: Float[Tensor, " B"]) -> None:
