@@ -7,7 +7,7 @@ from stable_baselines3.common.torch_layers import NatureCNN
 from torch import nn
 
 from repository import ROOT
-from saccade.policies import NTM
+from saccade.policies import NTM, GTrXL, TrXL
 from saccade.policies.dnc import DNC
 from saccade.scripts.tables import benchmark_section
 
@@ -29,6 +29,15 @@ def memory(harness):
 
     yield memory
     sys.modules.pop("memory")
+
+
+@pytest.fixture
+def transformers(harness):
+    import transformers
+
+    yield transformers
+    for name in ("transformers", "plain_transformer", "peers"):
+        sys.modules.pop(name)
 
 
 def test_a_row_says_whether_its_goal_is_met(harness):
@@ -164,11 +173,11 @@ def test_a_memory_of_another_size_is_no_peer(memory, monkeypatch):
         memory.entrants()
 
 
-def test_less_is_better_where_milliseconds_or_bytes_are_told(memory):
-    row = memory.cost("a", "ms", 2.0, 6.0, "other", goal=2.5, floor=0.5)
+def test_less_is_better_where_milliseconds_or_bytes_are_told(harness):
+    row = harness.cost("a", "ms", 2.0, 6.0, "other", goal=2.5, floor=0.5)
     assert (row.ours, row.peer, row.floor) == (2, 6, 0.5)
     assert row.met and row.ratio == pytest.approx(3) and row.share == pytest.approx(0.25)
-    assert not memory.cost("a", "ms", 2.0, 4.0, "other", goal=2.5).met
+    assert not harness.cost("a", "ms", 2.0, 4.0, "other", goal=2.5).met
 
 
 def test_multiplications_in_a_memory(memory):
@@ -195,3 +204,19 @@ def test_every_committed_benchmark_has_the_documented_keys():
     for path in (ROOT / "results" / "benchmarks").glob("*.json"):
         for row in json.loads(path.read_text())["rows"]:
             assert set(KEYS[:8]) <= set(row)
+
+
+@pytest.mark.parametrize("kind", [TrXL, GTrXL])
+def test_a_window_for_every_step_gives_the_same_as_our_transformers(transformers, kind, monkeypatch):
+    core = kind((transformers.INPUTS,), hidden_size=16, n_layers=2, window=4)
+    transformers.check_same(core)
+    attend = transformers.plain.attend
+    monkeypatch.setattr(transformers.plain, "attend", lambda *arguments: 1.01 * attend(*arguments))
+    with pytest.raises(ValueError, match="the plain one differ at step 0"):
+        transformers.check_same(core)
+
+
+def test_windows_hold_the_steps_before_each(transformers):
+    stored = torch.arange(5).reshape(5, 1, 1, 1).expand(5, 2, 1, 1).float()
+    windows = transformers.plain.pick_windows(stored, 2)
+    assert windows[:, 0, :, 0].tolist() == [[0, 1], [0, 1], [1, 2], [1, 2], [2, 3], [2, 3]]
