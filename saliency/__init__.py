@@ -1,5 +1,6 @@
 """What each head looks at: episodes recorded, differentiated and drawn."""
 
+from saccade.saliency.attention_maps import attention_map
 from saccade.saliency.callback import SaliencyCallback
 from saccade.saliency.decoding import Decoding, decode
 from saccade.saliency.episode import Episode, TapRecord, play_episode
@@ -15,6 +16,7 @@ __all__ = [
     "HeadMaps",
     "SaliencyCallback",
     "TapRecord",
+    "attention_map",
     "check_film",
     "decode",
     "encode_film",

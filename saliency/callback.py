@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, sync_env
 
 from saccade.policies.policy import CorePolicy
 from saccade.policies.tap import TapKind
+from saccade.saliency.attention_maps import attention_map, attention_records
 from saccade.saliency.episode import Episode, play_episode, undisturbed
 from saccade.saliency.film import Film, FilmError, film_strip, gaze_film, heads_film
 from saccade.saliency.jacobian import HeadMaps, episode_jacobian, mean_magnitude
@@ -31,8 +32,9 @@ class SaliencyCallback(BaseCallback):
     TensorBoard gets ``saliency/film`` (the gaze's fields and path over the frames), ``saliency/heads`` (for each head of the
     policy, side by side, how much every pixel moves it), each also as a strip (``saliency/film_strip``,
     ``saliency/heads_strip``); for an external memory ``saliency/memory``, one picture of what was written and read when
-    (:func:`~saccade.saliency.memory_maps.memory_map`); and scalars (:func:`scalars`). Training goes on exactly as it would have
-    without: no random number is drawn, no gradient or mode changed.
+    (:func:`~saccade.saliency.memory_maps.memory_map`); for attention over past steps ``saliency/attention``, which step
+    attended to which (:func:`~saccade.saliency.attention_maps.attention_map`); and scalars (:func:`scalars`). Training goes on
+    exactly as it would have without: no random number is drawn, no gradient or mode changed.
 
     Frames are the observation where it is an image, else what the environment renders. Over the latter no maps are
     drawn, and where there is neither no film is; one line in the log says so.
@@ -126,6 +128,8 @@ class SaliencyCallback(BaseCallback):
                 self.logger.record(f"saliency/{name}", value)
             if memory_records(episode):
                 self.write("memory.png", encode_picture(memory_map(episode)))
+            if attention_records(episode):
+                self.write("attention.png", encode_picture(attention_map(episode)))
             for name, film in self.films(episode, maps):
                 self.write(f"{name}.gif", encode_film(film))
                 self.write(f"{name}_strip.png", encode_picture(film_strip(film)))

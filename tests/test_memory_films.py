@@ -21,7 +21,8 @@ from saccade.envs import Catch, ProbeMemory, TaskVecEnv
 from saccade.policies import DNC, LSTM, NTM, ActorCriticPolicy, TapKind, recording, tap
 from saccade.policies.twin import Twin
 from saccade.saliency import SaliencyCallback, memory_map, play_episode
-from saccade.saliency.memory_maps import at_the_end, gates, memory_records, over_time, seen
+from saccade.saliency.memory_maps import at_the_end, gates, memory_records, over_time
+from saccade.saliency.sheet import seen
 
 SMALL = partial(LSTM, hidden_size=5)
 MEMORIES = [

@@ -10,18 +10,9 @@ from memory_pictures import ALL, DIAGONAL, NONE, NUMBER, ROW, SLOT, SLOTS, STEP,
 from saccade.policies import TapKind
 from saccade.saliency.draw import BACKGROUND, PATH
 from saccade.saliency.film import FilmError
-from saccade.saliency.memory_maps import (
-    TIMES_EVEN,
-    arranged,
-    at_the_end,
-    done,
-    gates,
-    memory_map,
-    memory_records,
-    over_time,
-    seen,
-)
+from saccade.saliency.memory_maps import TIMES_EVEN, at_the_end, gates, memory_map, memory_records, over_time
 from saccade.saliency.panel import MOST_PIXELS, UNSIGNED, Axis, Scale
+from saccade.saliency.sheet import arranged, done, seen
 
 
 def drawn(cells: list[tuple[int, int]]) -> np.ndarray:
