@@ -18,6 +18,7 @@ from saccade.policies.policy import CorePolicy
 from saccade.policies.ponder import Ponder
 from saccade.policies.q_policy import QOutput, QPolicy
 from saccade.policies.recurrent import GRU, LSTM, FeedForward, GRUState, LSTMState
+from saccade.policies.relational import Relational
 from saccade.policies.retina import Retina
 from saccade.policies.tap import Recording, TapKind, is_recording, recording, tap
 from saccade.policies.torso import ConvTorso, MLPTorso, Pixels
@@ -92,6 +93,7 @@ __all__ = [
     "RandomGaze",
     "Recording",
     "RecurrentGlimpse",
+    "Relational",
     "Retina",
     "SparseLink",
     "State",

@@ -15,7 +15,7 @@ from saccade.policies.adam import FusedAdam
 from saccade.policies.core import CoreOutput, State
 from saccade.policies.distributions import Scores, action_distribution
 from saccade.policies.heads import hidden_widths
-from saccade.policies.policy import CorePolicy, Observations, map_observations
+from saccade.policies.policy import CorePolicy, Observations
 from saccade.policies.recurrent import FeedForward
 from saccade.policies.stacked_mlp import StackedMLP
 from saccade.policies.torso import NATURE_PIXELS, default_torso
@@ -178,8 +178,7 @@ class ActorCriticPolicy(CorePolicy):
         """As :meth:`CorePolicy.encode`, past a core that does nothing, which takes as long as a small network."""
         if type(self.core) is not FeedForward:
             return super().encode(observations, state, episode_starts, replay, deterministic)
-        features = self.extract(map_observations(lambda part: part.flatten(0, 1), observations))
-        return CoreOutput(features.unflatten(0, episode_starts.shape), state)
+        return CoreOutput(self.extract_steps(observations, episode_starts), state)
 
     def read(self, features: Float[Tensor, "*batch D"]) -> ActorCriticOutput:
         """The head's outputs for core features ``[..., D]``."""

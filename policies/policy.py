@@ -1,6 +1,7 @@
 """SB3 policies around a torso, a core and heads."""
 
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, TypeAlias, cast
 
 import gymnasium as gym
@@ -18,6 +19,7 @@ from saccade.policies.heads import stream
 from saccade.policies.normalize import RunningNorm
 from saccade.policies.ponder import make_core
 from saccade.policies.recurrent import FeedForward
+from saccade.policies.tap import is_recording
 from saccade.policies.torso import Pixels, check_space, default_torso, put_channels_last
 
 Observations: TypeAlias = Tensor | dict[str, Tensor]
@@ -185,9 +187,15 @@ class CorePolicy(BasePolicy):
         deterministic: bool = False,
     ) -> CoreOutput:
         """Observations ``[T, B, ...]`` to core features ``[T, B, D]``; arguments as in ``Core.forward``."""
+        return self.core(self.extract_steps(observations, episode_starts), state, episode_starts, replay, deterministic)
+
+    def extract_steps(self, observations: Observations, episode_starts: Bool[Tensor, "T B"]) -> Float[Tensor, "T B ..."]:
+        """Torso features of observations ``[T, B, ...]``: of all at once, or, for its taps, step by step in a recording."""
         steps, lanes = episode_starts.shape
+        if is_recording() and steps > 1:
+            return torch.stack([self.extract(map_observations(itemgetter(t), observations)) for t in range(steps)])
         features = self.extract(map_observations(lambda part: part.flatten(0, 1), observations))
-        return self.core(features.unflatten(0, (steps, lanes)), state, episode_starts, replay, deterministic)
+        return features.unflatten(0, (steps, lanes))
 
     def outputs(self, features: Float[Tensor, "*batch D"]) -> dict[str, Float[Tensor, "*batch _"]]:
         """What the heads read off core features, by name, each ``[..., n]``: what saliency looks at one by one."""

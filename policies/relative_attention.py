@@ -136,7 +136,7 @@ def sinusoids(distances: Tensor, size: int) -> Float[Tensor, "distances D"]:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)[:, :size]
 
 
-def check_heads(size: int, n_heads: int) -> None:
+def check_heads(size: int, n_heads: int, name: str = "hidden_size") -> None:
     """Refuse heads that do not share the features equally.
 
     Raises:
@@ -145,5 +145,5 @@ def check_heads(size: int, n_heads: int) -> None:
     if size % n_heads:
         valid = sorted((n for n in range(1, size + 1) if size % n == 0), key=lambda n: abs(n - n_heads))[:3]
         raise ValueError(
-            f"n_heads={n_heads} does not divide hidden_size={size}; nearest valid: {', '.join(map(str, sorted(valid)))}"
+            f"n_heads={n_heads} does not divide {name}={size}; nearest valid: {', '.join(map(str, sorted(valid)))}"
         )
