@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 import gymnasium as gym
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -189,7 +189,7 @@ class CorePolicy(BasePolicy):
         """Observations ``[T, B, ...]`` to core features ``[T, B, D]``; arguments as in ``Core.forward``."""
         return self.core(self.extract_steps(observations, episode_starts), state, episode_starts, replay, deterministic)
 
-    def extract_steps(self, observations: Observations, episode_starts: Bool[Tensor, "T B"]) -> Float[Tensor, "T B ..."]:
+    def extract_steps(self, observations: Observations, episode_starts: Bool[Tensor, "T B"]) -> Shaped[Tensor, "T B ..."]:
         """Torso features of observations ``[T, B, ...]``: of all at once, or, for its taps, step by step in a recording."""
         steps, lanes = episode_starts.shape
         if is_recording() and steps > 1:
