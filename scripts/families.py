@@ -23,6 +23,11 @@ TITLES = {
     "ntm_sort": "Priority sort",
     "copy": "Copy, from rewards",
     "repeat_previous": "Repeat previous",
+    "gtrxl_tmaze": "T-maze of 100 steps",
+    "act_parity": "Parity",
+    "universal_copy": "Copy, with a Universal Transformer",
+    "universal_reverse": "Reverse",
+    "universal_addition": "Addition",
     "graph_traversal": "Graph traversal",
     "shortest_path": "Shortest path",
     "shrdlu": "Mini-SHRDLU",
@@ -36,6 +41,9 @@ PANELS = {"dueling_corridor": "{} actions"}
 AGENTS = {"ppo", "pqn", "dqn", "r2d2", "supervised"}
 """As they are spelt in the names of experiments: there the family's name ends."""
 ABBREVIATIONS = AGENTS | {"lstm", "gru", "mlp", "ntm", "dnc"}
+SPELT = {"gtrxl": "GTrXL", "trxl": "TrXL"}
+CORES = {*SPELT, "universal", "relational"}
+"""What may stand before a family's name, for one of its experiments."""
 
 
 def title_of(name: str) -> str:
@@ -78,24 +86,26 @@ class Family:
 
     def rest(self, report: dict[str, Any]) -> str:
         """An experiment's name without the family's."""
-        name: str = report["experiment"]
-        return name.removeprefix(self.name).strip("_")
+        before, _, after = str(report["experiment"]).partition(self.name)
+        return (before + after).strip("_")
 
     def label(self, report: dict[str, Any]) -> str:
         """What tells an experiment from its siblings: the rest of its name, or all of it where nothing is left."""
         name, rest = report["experiment"], self.rest(report)
-        return ", ".join(word.upper() if word in ABBREVIATIONS else word for word in rest.split("_")) if rest else name
+        words = (SPELT.get(word, word.upper() if word in ABBREVIATIONS else word) for word in rest.split("_"))
+        return ", ".join(words) if rest else name
 
 
 def family_name(report: dict[str, Any]) -> str:
-    """The report's ``group``; else the longest known name that its own begins with; else what stands before the agent."""
+    """The report's ``group``; else the longest known name that its own begins with (after a core's), or what is before the agent."""
     if report.get("group"):
         return str(report["group"])
     words = report["experiment"].split("_")
-    starts = ["_".join(words[:end]) for end in range(len(words), 0, -1)]
-    for start in starts:
-        if start in TITLES:
-            return start
+    for named in (words, words[1:] if words[0] in CORES else []):
+        for end in range(len(named), 0, -1):
+            start = "_".join(named[:end])
+            if start in TITLES:
+                return start
     agents = [index for index, word in enumerate(words) if word in AGENTS and index > 0]
     return "_".join(words[: agents[0]]) if agents else "_".join(words)
 
