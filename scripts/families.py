@@ -97,7 +97,11 @@ class Family:
 
 
 def family_name(report: dict[str, Any]) -> str:
-    """The report's ``group``; else the longest known name that its own begins with (after a core's), or what is before the agent."""
+    """What the report belongs to.
+
+    Its ``group``; else the longest known name that its own begins with, or goes on with after a core's; else what stands
+    before the agent.
+    """
     if report.get("group"):
         return str(report["group"])
     words = report["experiment"].split("_")
