@@ -68,9 +68,9 @@ class RelativeAttention(nn.Module):
         keys = self.key(steps).unflatten(-1, (self.n_heads, self.head_size))
         return Projected(keys, self.value(steps).unflatten(-1, (self.value_heads, self.head_size)))
 
-    def positions(self) -> Float[Tensor, "H W1 d"]:
-        """``r`` of the distances from ``W`` down to 0."""
-        return self.position(self.distances).unflatten(-1, (self.n_heads, self.head_size)).transpose(0, 1)
+    def positions(self, window: int) -> Float[Tensor, "H W1 d"]:
+        """``r`` of the distances from ``window`` down to 0."""
+        return heads_first(self.position(self.distances[-window - 1 :])[:, None], self.n_heads)[:, 0]
 
     def queries(self, asking: Float[Tensor, "T B D"]) -> tuple[Float[Tensor, "T B H d"], Float[Tensor, "T B H d"]]:
         """``q + u`` and ``q + v``, by ``√d``."""
@@ -88,7 +88,7 @@ class RelativeAttention(nn.Module):
 
         Args:
             asking: the last ``T`` of ``steps``.
-            steps: the ``W`` steps before the first that asks, then those that ask.
+            steps: the steps before the first that asks, ``W`` or fewer, then those that ask.
             hidden: what is added to scores: minus infinity where a step of the window cannot be looked at, else 0; ``None``
                 where all can.
         """
@@ -99,7 +99,7 @@ class RelativeAttention(nn.Module):
             (query + self.position_bias[:, None, None]) * scale,
             heads_first(self.key(steps), self.n_heads),
             heads_first(self.value(steps), self.value_heads),
-            self.positions().contiguous(),
+            self.positions(len(steps) - len(asking)),
             hidden,
         )
         features = self.output(read.permute(2, 1, 0, 3).flatten(2))

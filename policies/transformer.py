@@ -36,18 +36,25 @@ class View(NamedTuple):
     """What a sequence of ``T`` steps can see.
 
     Attributes:
-        past: the inputs of every layer at the ``W`` steps before the first.
+        past: the inputs of every layer at the steps before the first, as many as any step can see: ``V``, ``W`` at the most.
         hidden: what to add to scores; see :func:`hidden_steps`.
         kept: which of the last ``W`` steps belong to the episode that goes on after the last.
     """
 
-    past: Float[Tensor, "L W B D"]
+    past: Float[Tensor, "L V B D"]
     hidden: Float[Tensor, "B T S"] | None
     kept: Bool[Tensor, "B W"]
 
-    def state_after(self, memory: list[Float[Tensor, "W B D"]]) -> WindowState:
-        """The state after the last step, from the inputs of every layer at the last ``W`` steps."""
-        after = torch.stack(memory).permute(2, 0, 1, 3).masked_fill(~self.kept[:, None, :, None], 0)
+    @property
+    def window(self) -> int:
+        """``V``."""
+        return self.past.shape[1]
+
+    def state_after(self, lines: list[Float[Tensor, "S B D"]]) -> WindowState:
+        """The state after the last step, from the inputs of every layer, those of the past first."""
+        window, known = self.kept.shape[1], min(self.kept.shape[1], len(lines[0]))
+        after = torch.stack([line[-known:] for line in lines]).permute(2, 0, 1, 3)
+        after = nn.functional.pad(after, (0, 0, window - known, 0)).masked_fill(~self.kept[:, None, :, None], 0)
         return WindowState(after, self.kept.to(after.dtype))
 
 
@@ -147,27 +154,30 @@ class WindowTransformer(Core):
     ) -> CoreOutput:
         """All steps at once, layer by layer: one masked attention over the window and the sequence."""
         view = self.look_back(state, episode_starts)
-        stream, memory, weights = self.embedding(inputs), [], []
+        stream, lines, weights = self.embedding(inputs), [], []
         for block, past in zip(self.blocks, view.past, strict=True):
-            line = torch.cat([past, stream])
-            memory.append(line[-self.window :])
-            stream, by_heads = block(line, view.hidden)
+            lines.append(torch.cat([past, stream]))
+            stream, by_heads = block(lines[-1], view.window, view.hidden)
             weights.append(by_heads)
         if is_recording():
             self.show(torch.stack(weights, dim=1)[:, :, :, 0], "layer")
-        return CoreOutput(stream, view.state_after(memory))
+        return CoreOutput(stream, view.state_after(lines))
 
     def look_back(self, state: WindowState, episode_starts: Bool[Tensor, "T B"]) -> View:
         """What a sequence can see of the steps before it, and of its own."""
         filled = (state.filled > 0.5) & ~episode_starts[0][:, None]
+        # Of a window that is not full yet, only as much as any step can see.
+        unused = int((~filled.any(0)).cumprod(0).sum())
+        seen = min(self.window, self.window - unused + len(episode_starts) - 1)
         episodes = count_episodes(filled, episode_starts)
-        # A slot that holds no step may hold anything, not a number even, and zero times that is not zero.
-        past = state.memory.masked_fill(~filled[:, None, :, None], 0).permute(1, 2, 0, 3)
         kept = (episodes == episodes[:, -1:])[:, -self.window :]
-        return View(past, hidden_steps(episodes, self.window, past.dtype), kept)
+        # A slot that holds no step may hold anything, not a number even, and zero times that is not zero.
+        past = state.memory.masked_fill(~filled[:, None, :, None], 0)[:, :, self.window - seen :].permute(1, 2, 0, 3)
+        return View(past, hidden_steps(episodes[:, self.window - seen :], seen, past.dtype), kept)
 
     def show(self, weights: Float[Tensor, "B L H W1"], word: str) -> None:
         """Tap what one step attended to in each layer, or whatever the word for it is."""
+        weights = nn.functional.pad(weights, (self.window + 1 - weights.shape[-1], 0))
         layers = [f"{word} {layer + 1}" for layer in range(self.n_layers)]
         heads = [f"head {head + 1}" for head in range(self.n_heads)]
         tap("attention", weights, TapKind.TIME, {"names": (layers, heads)})

@@ -102,7 +102,7 @@ def make_ring(block: Block, inputs: Float[Tensor, "W B D"], added: Float[Tensor,
     attention = block.attention
     inputs = nn.functional.pad(inputs, (0, 0, 0, 0, 0, 1))
     keys, values = attention.project(block.shown(inputs + added))
-    positions = attention.positions().mT
+    positions = attention.positions(attention.window).mT
     return Ring(
         inputs,
         keys.permute(1, 2, 0, 3).flatten(0, 1).contiguous(),

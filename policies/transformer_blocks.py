@@ -40,16 +40,15 @@ class Block(nn.Module, ABC):
     def finish(self, stream: Float[Tensor, "*steps D"], read: Float[Tensor, "*steps D"]) -> Float[Tensor, "*steps D"]:
         """The layer's output, from its input and what attention read."""
 
-    def forward(self, line: Float[Tensor, "S B D"], hidden: Tensor | None) -> Attended:
-        """Outputs of the last ``T`` of ``S = W + T`` inputs; arguments as in :meth:`RelativeAttention.forward`."""
-        now = line[self.attention.window :]
+    def forward(self, line: Float[Tensor, "S B D"], window: int, hidden: Tensor | None) -> Attended:
+        """Outputs of all but the first ``window`` of the inputs; see :meth:`RelativeAttention.forward`."""
         shown = self.shown(line)
-        read = self.attention(shown[self.attention.window :], shown, hidden)
-        return Attended(self.finish(now, read.features), read.weights)
+        read = self.attention(shown[window:], shown, hidden)
+        return Attended(self.finish(line[window:], read.features), read.weights)
 
-    def __call__(self, line: Tensor, hidden: Tensor | None) -> Attended:
+    def __call__(self, line: Tensor, window: int, hidden: Tensor | None) -> Attended:
         """Typed entry to :meth:`forward`, through torch's module hooks."""
-        return cast("Attended", super().__call__(line, hidden))
+        return cast("Attended", super().__call__(line, window, hidden))
 
 
 class PostNormBlock(Block):

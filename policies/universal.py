@@ -89,18 +89,17 @@ class Universal(WindowTransformer):
         """All steps at once, until all have halted."""
         view = self.look_back(state, episode_starts)
         block = cast("Block", self.blocks[0])
-        stream, memory, weights = self.embedding(inputs), [], []
+        stream, lines, weights = self.embedding(inputs), [], []
         thought = Thought.begin(stream)
         for past, number in zip(view.past, self.number, strict=True):
-            line = torch.cat([past, stream])
-            memory.append(line[-self.window :])
+            lines.append(torch.cat([past, stream]))
             if thought.goes_on:
-                computed, by_heads = block(line + number, view.hidden)
-                stream = thought.take(computed, stream, self.halting, len(memory) == self.n_layers)
+                computed, by_heads = block(lines[-1] + number, view.window, view.hidden)
+                stream = thought.take(computed, stream, self.halting, len(lines) == self.n_layers)
                 weights.append(by_heads)
         if is_recording():
             self.show_computations([one[:, :, 0] for one in weights], thought.progress.taken[0])
-        return thought.output(self.halting, view.state_after(memory))
+        return thought.output(self.halting, view.state_after(lines))
 
     def show_computations(self, weights: list[Float[Tensor, "B H W1"]], taken: Float[Tensor, " B"]) -> None:
         """Tap how many computations there were, and what each attended to: after a step has halted, to itself alone."""
