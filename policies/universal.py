@@ -4,8 +4,6 @@ Dehghani et al. 2019, "Universal Transformers" (arXiv:1807.03819); Graves 2016, 
 Networks" (arXiv:1603.08983).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -20,6 +18,42 @@ from saccade.policies.tap import TapKind, is_recording, tap
 from saccade.policies.transformer import WindowTransformer
 from saccade.policies.transformer_acting import HeldWindow
 from saccade.policies.transformer_blocks import Block, PostNormBlock
+
+
+class Thought:
+    """The computations of some steps, as they go on.
+
+    Attributes:
+        progress: how far each step has come.
+        goes_on: whether any step has not halted yet.
+        features: the weighted sum so far.
+    """
+
+    def __init__(self, progress: Progress, features: Tensor) -> None:
+        self.progress, self.features, self.goes_on = progress, features, True
+
+    @classmethod
+    def begin(cls, stream: Float[Tensor, "*batch D"]) -> "Thought":
+        """Before the first computation."""
+        return cls(Halting.begin(stream), torch.zeros_like(stream))
+
+    def take(self, computed: Tensor, stream: Tensor, halting: Halting | None, is_last: bool) -> Float[Tensor, "*batch D"]:
+        """Take what a computation gave; returns the steps as they are now: those that had halted before stay as they were."""
+        running = self.progress.running
+        if halting is None:
+            self.features, self.goes_on = computed, not is_last
+            self.progress = self.progress._replace(taken=self.progress.taken + 1, running=running & (not is_last))
+            return computed
+        weight, self.progress = halting(computed, self.progress, is_last)
+        self.features = self.features + weight.unsqueeze(-1) * computed
+        self.goes_on = bool(self.progress.running.any())
+        return torch.where(running.unsqueeze(-1), computed, stream)
+
+    def output(self, halting: Halting | None, state: Any) -> CoreOutput:
+        """What the core gives."""
+        if halting is None:
+            return CoreOutput(self.features, state)
+        return CoreOutput(self.features, state, cost=halting.charge(self.progress), ponder=self.progress.taken)
 
 
 class Universal(WindowTransformer):
@@ -109,42 +143,6 @@ class Universal(WindowTransformer):
         shown = [torch.where((number < taken)[:, None, None], one, alone) for number, one in enumerate(every)]
         self.show(torch.stack(shown, dim=1), "computation")
         tap("ponder", taken, TapKind.PONDER)
-
-
-class Thought:
-    """The computations of some steps, as they go on.
-
-    Attributes:
-        progress: how far each step has come.
-        goes_on: whether any step has not halted yet.
-        features: the weighted sum so far.
-    """
-
-    def __init__(self, progress: Progress, features: Tensor) -> None:
-        self.progress, self.features, self.goes_on = progress, features, True
-
-    @classmethod
-    def begin(cls, stream: Float[Tensor, "*batch D"]) -> Thought:
-        """Before the first computation."""
-        return cls(Halting.begin(stream), torch.zeros_like(stream))
-
-    def take(self, computed: Tensor, stream: Tensor, halting: Halting | None, is_last: bool) -> Float[Tensor, "*batch D"]:
-        """Take what a computation gave; returns the steps as they are now: those that had halted before stay as they were."""
-        running = self.progress.running
-        if halting is None:
-            self.features, self.goes_on = computed, not is_last
-            self.progress = self.progress._replace(taken=self.progress.taken + 1, running=running & (not is_last))
-            return computed
-        weight, self.progress = halting(computed, self.progress, is_last)
-        self.features = self.features + weight.unsqueeze(-1) * computed
-        self.goes_on = bool(self.progress.running.any())
-        return torch.where(running.unsqueeze(-1), computed, stream)
-
-    def output(self, halting: Halting | None, state: Any) -> CoreOutput:
-        """What the core gives."""
-        if halting is None:
-            return CoreOutput(self.features, state)
-        return CoreOutput(self.features, state, cost=halting.charge(self.progress), ponder=self.progress.taken)
 
 
 class HeldUniversal(HeldWindow):
