@@ -24,6 +24,7 @@ TITLES = {
     "copy": "Copy, from rewards",
     "repeat_previous": "Repeat previous",
     "gtrxl_tmaze": "T-maze of 100 steps",
+    "gtrxl_stability": "Transformers at three learning rates",
     "act_parity": "Parity",
     "universal_copy": "Copy, with a Universal Transformer",
     "universal_reverse": "Reverse",
@@ -35,7 +36,7 @@ TITLES = {
 }
 """Families in the order of the page, and benchmarks; all others follow by name."""
 
-PANELS = {"dueling_corridor": "{} actions"}
+PANELS = {"dueling_corridor": "{} actions", "gtrxl_stability": "{} rate"}
 """Families whose experiments name, first of all, which of several pictures side by side they belong to; and its title."""
 
 AGENTS = {"ppo", "pqn", "dqn", "r2d2", "supervised"}
