@@ -22,7 +22,8 @@ class TMaze(BatchedTask):
 
     An observation is two numbers. At the oracle: 0, and the side of the right goal (1 up, -1 down) when the agent is
     there for the first time, afterwards 0. In the corridor: 0, 0. At the junction and the goals: 1, and the agent's own
-    ``y``. The actions are 0 right, 1 up, 2 left, 3 down; walls stop a move.
+    ``y``. Distractors, if there are any, are further numbers: 1 or -1 by a coin each in every step, and of no meaning. The
+    actions are 0 right, 1 up, 2 left, 3 down; walls stop a move.
 
     The best return is exactly 1 (:attr:`optimal_return`); without memory it is 1/2 in the mean.
 
@@ -31,18 +32,22 @@ class TMaze(BatchedTask):
         length: steps from the start to the junction.
         oracle_length: steps from the start back to the oracle. 0 is the passive T-maze of the paper, whose sign is
             in the first observation; 1 is its active T-maze, where the sign has to be fetched.
+        distractors: how many; none in the paper.
         seed: the seed of all lanes together.
 
     Raises:
-        ValueError: ``length`` is below 1, or ``oracle_length`` below 0.
+        ValueError: ``length`` is below 1, or another number below 0.
     """
 
-    lane_arrays = ("time", "x", "y", "goal", "oracle_visited", "sign_shown")
+    lane_arrays = ("time", "x", "y", "goal", "oracle_visited", "sign_shown", "noise")
 
-    def __init__(self, num_envs: int = 1, length: int = 50, oracle_length: int = 0, seed: int | None = None) -> None:
+    def __init__(
+        self, num_envs: int = 1, length: int = 50, oracle_length: int = 0, distractors: int = 0, seed: int | None = None
+    ) -> None:
         require_at_least("length", length, 1)
         require_at_least("oracle_length", oracle_length, 0)
-        super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2,), np.float32), spaces.Discrete(4), seed)
+        require_at_least("distractors", distractors, 0)
+        super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2 + distractors,), np.float32), spaces.Discrete(4), seed)
         self.length, self.oracle_length = length, oracle_length
         self.junction = oracle_length + length
         self.horizon = length + 2 * oracle_length + 1
@@ -53,6 +58,7 @@ class TMaze(BatchedTask):
         self.goal = np.zeros(num_envs, np.int64)
         self.oracle_visited = np.zeros(num_envs, np.bool_)
         self.sign_shown = np.zeros(num_envs, np.bool_)
+        self.noise = np.zeros((num_envs, distractors), np.float32)
         self.reset(np.ones(num_envs, np.bool_))
 
     @property
@@ -67,6 +73,12 @@ class TMaze(BatchedTask):
         self.y[lanes] = 0
         self.goal[lanes] = 2 * self.rng.integers(2, size=int(lanes.sum())) - 1
         self.oracle_visited[lanes] = self.sign_shown[lanes] = self.oracle_length == 0
+        self.distract(lanes)
+
+    def distract(self, lanes: Bool[np.ndarray, " N"]) -> None:
+        """Draw the distractors of these lanes."""
+        if self.noise.size:
+            self.noise[lanes] = 2 * self.rng.integers(2, size=(int(lanes.sum()), self.noise.shape[1])) - 1
 
     def step(self, actions: Integer[np.ndarray, " N"]) -> TaskStep:
         """Move every agent that no wall stops."""
@@ -79,6 +91,7 @@ class TMaze(BatchedTask):
         self.time += 1
         self.sign_shown = (self.x == 0) & ~self.oracle_visited
         self.oracle_visited |= self.sign_shown
+        self.distract(np.ones(self.num_envs, np.bool_))
 
         last = self.time >= self.horizon
         success = self.y == self.goal
@@ -86,8 +99,8 @@ class TMaze(BatchedTask):
         rewards = np.where(last, success, np.where(behind, -1 / self.length, 0)).astype(np.float32)
         return TaskStep(rewards, last, np.zeros(self.num_envs, np.bool_), success)
 
-    def observe(self) -> Float32[np.ndarray, "N 2"]:
-        """Whether the corridor has ended; the sign, or the agent's own side of it."""
+    def observe(self) -> Float32[np.ndarray, "N seen"]:
+        """Whether the corridor has ended; the sign, or the agent's own side of it; the distractors."""
         ended = self.x == self.junction
         second = np.where(ended, self.y, np.where(self.sign_shown, self.goal, 0))
-        return np.stack([ended, second], axis=1).astype(np.float32)
+        return np.concatenate([np.stack([ended, second], axis=1).astype(np.float32), self.noise], axis=1)

@@ -161,3 +161,24 @@ def test_bad_parameters_are_named(parameters: dict[str, Any], message: str) -> N
 def test_a_fifth_direction_is_refused() -> None:
     with pytest.raises(ValueError, match="lane 2: action 4 is not one of 0 to 3"):
         TMaze(3).check_actions([0, 3, 4])
+
+
+def test_distractors_are_coins_in_every_step_and_change_nothing_else() -> None:
+    plain, distracted = TMaze(400, length=5, seed=0), TMaze(400, length=5, distractors=3, seed=0)
+    distracted.goal[:] = plain.goal
+    seen = []
+    for time in range(plain.horizon):
+        noise = distracted.observe()
+        assert np.array_equal(noise[:, :2], plain.observe())
+        seen.append(noise[:, 2:])
+        actions = np.full(400, RIGHT if time < 5 else UP)
+        ours, theirs = distracted.step(actions), plain.step(actions)
+        assert np.array_equal(ours.rewards, theirs.rewards)
+    coins = np.stack(seen)
+    assert set(np.unique(coins)) == {-1, 1}
+    assert abs(coins.mean()) < 0.05
+    assert abs(np.mean(coins[1:] * coins[:-1])) < 0.05  # from step to step
+    assert abs(np.mean(coins[..., 0] * coins[..., 1])) < 0.05
+    assert abs(np.mean(coins[0, :, 0] * plain.goal)) < 0.15
+    with pytest.raises(ValueError, match="distractors is -1"):
+        TMaze(1, distractors=-1)
