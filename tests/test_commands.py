@@ -56,6 +56,13 @@ def test_every_policy_takes_steps(policy: str) -> None:
     assert saccade("train", *TINY, f"policy={policy}", f"agent={agent}") == 0
 
 
+@pytest.mark.parametrize("ponder", ["true", "{max_steps: 2, cost: 0.01}"])
+def test_a_recurrent_core_ponders_if_so_asked(ponder: str) -> None:
+    assert saccade("train", *TINY, "policy=gru", f"policy.core.ponder={ponder}", "name=pondering") == 0
+    rows = [json.loads(line)["metrics"] for line in Path("runs/pondering/metrics.jsonl").read_text().splitlines()]
+    assert 1 <= rows[-1]["train/ponder"] <= (10 if ponder == "true" else 2)
+
+
 @pytest.mark.parametrize("agent", choices("agent"))
 def test_every_agent_takes_steps(agent: str) -> None:
     needs = {
