@@ -33,6 +33,7 @@ TITLES = {
     "shortest_path": "Shortest path",
     "shrdlu": "Mini-SHRDLU",
     "shrdlu_plan": "The first move in Mini-SHRDLU, decoded",
+    "transformers": "Transformers over a window",
     "parity_ponder": "Pondering parity, by how much there is to count",
 }
 """Families in the order of the page, and benchmarks; all others follow by name."""
