@@ -152,22 +152,6 @@ def check_arguments_are_left_alone(core: Core) -> None:
         assert_equal(call, kept)
 
 
-@torch.no_grad()
-def check_held_states(core: Core) -> None:
-    """Acting from a held state is acting, past resets; what is released is the state; what was held is left as it was."""
-    call = example(core)
-    kept = copy.deepcopy(call.state)
-    held, state = core.hold(call.state), call.state
-    assert_equal(core.release(state), state)
-    for t in range(2 * T):
-        now = call.steps(t % T, t % T + 1, state)
-        plain, output = core(*now), core(*now._replace(state=held))
-        assert_equal(output.features, plain.features, 1e-5)
-        held, state = output.state, plain.state
-        assert_equal(core.release(held), state, 1e-5)
-    assert_equal(call.state, kept)
-
-
 def check_gradients_reach(core: Core, beyond_features: frozenset[str] = frozenset()) -> None:
     """Features and costs give every parameter a gradient, except those named; decisions give these theirs."""
     call = example(core)

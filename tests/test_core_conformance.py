@@ -8,6 +8,7 @@ import torch
 
 import broken_cores as broken
 import conformance as law
+import held_cores as held
 from cores import ROWS, CoreRow
 from saccade.policies import LSTM, Core, LSTMState
 
@@ -21,7 +22,7 @@ CHECKS: list[Check] = [
     law.check_same_arguments_agree,
     law.check_nothing_is_kept,
     law.check_arguments_are_left_alone,
-    law.check_held_states,
+    held.check_held_states,
     law.check_shapes,
     law.check_replay,
     law.check_taps,
@@ -102,6 +103,9 @@ FAULTS = [
     Fault(broken.MadeOnFirstUse, law.check_nothing_is_kept),
     Fault(broken.Noisy, law.check_same_arguments_agree),
     Fault(broken.Writes, law.check_arguments_are_left_alone),
+    Fault(held.HoldsWithoutACopy, held.check_held_states),
+    Fault(held.HoldsThroughResets, held.check_held_states),
+    Fault(held.ReleasesTheStateItBeganWith, held.check_held_states),
     Fault(broken.ResetOneStepLate, law.check_steps_equal_unroll),
     Fault(broken.ResetOneStepLate, law.check_episodes_stand_alone),
     Fault(broken.ResetAfterTheStep, law.check_episodes_stand_alone),
@@ -138,7 +142,7 @@ def test_a_broken_core_is_caught(fault: Fault) -> None:
         fault.check(fault.broken((11,)))
 
 
-@pytest.mark.parametrize("core", [broken.Leaky, broken.Attends, broken.Decides])
+@pytest.mark.parametrize("core", [broken.Leaky, broken.Attends, broken.Decides, held.Holds])
 @pytest.mark.parametrize("check", [*CHECKS, round_trip, gradients_right], ids=lambda check: check.__name__)
 def test_the_core_that_the_faults_are_made_from_keeps_the_law(core: type[Core], check: Check) -> None:
     check(core((11,)))
