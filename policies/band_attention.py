@@ -28,8 +28,9 @@ class BandAttention(torch.autograd.Function):
         values: Float[Tensor, "G B S d"],
         positions: Float[Tensor, "H W1 d"],
         hidden: Float[Tensor, "B T S"] | None,
-    ) -> tuple[Float[Tensor, "G B T d"], Float[Tensor, "H B T W1"]]:
-        """The sums over values, and the weights they are made with, of the step ``W`` before first.
+        with_weights: bool,
+    ) -> tuple[Float[Tensor, "G B T d"], Float[Tensor, "H B T W1"] | None]:
+        """The sums over values; and, if so asked, the weights they are made with, of the step ``W`` before first.
 
         Args:
             ctx: autograd's.
@@ -39,6 +40,7 @@ class BandAttention(torch.autograd.Function):
             values: of these.
             positions: ``r`` of the distances from ``W`` down to 0.
             hidden: what is added to scores, ``None`` for nothing.
+            with_weights: whether the weights are wanted, which takes a copy.
         """
         heads, lanes, steps, _ = by_content.shape
         read, weights = values.new_empty(*values.shape[:2], steps, values.shape[-1]), []
@@ -53,13 +55,15 @@ class BandAttention(torch.autograd.Function):
             weights.append(scores.softmax(-1))
             read[:, :, piece] = torch.matmul(of_values(weights[-1], len(values)), values[:, :, seen])
         ctx.save_for_backward(by_content, by_position, keys, values, positions, *weights)
+        if not with_weights:
+            return read, None
         shown = torch.cat([band(one) for one in weights], dim=2)
         ctx.mark_non_differentiable(shown)
         return read, shown
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, by_read: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, by_read: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients by all but what is hidden."""
         by_content, by_position, keys, values, positions, *weights = ctx.saved_tensors
         heads, lanes, steps, _ = by_content.shape
@@ -79,7 +83,7 @@ class BandAttention(torch.autograd.Function):
             d_distances = band(d_scores).reshape(heads, -1, positions.shape[1])
             d_position[:, :, piece] = torch.bmm(d_distances, positions).unflatten(1, (lanes, -1))
             d_positions += torch.bmm(d_distances.mT, by_position[:, :, piece].reshape(heads, -1, positions.shape[-1]))
-        return d_content, d_position, d_keys, d_values, d_positions, None
+        return d_content, d_position, d_keys, d_values, d_positions, None, None
 
 
 def spans(start: int, steps: int, positions: Float[Tensor, "H W1 d"]) -> tuple[slice, slice]:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from saccade.policies.band_attention import BandAttention
+from saccade.policies.tap import is_recording
 
 
 class Projected(NamedTuple):
@@ -23,10 +24,10 @@ class Projected(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """What was read, and the weights by which: of a step ``W`` before the one that asks first, of itself last."""
+    """What was read; and, in a recording, the weights by which: of a step ``W`` before the one that asks first, itself last."""
 
     features: Float[Tensor, "T B D"]
-    weights: Float[Tensor, "B H T W1"]
+    weights: Float[Tensor, "B H T W1"] | None
 
 
 class RelativeAttention(nn.Module):
@@ -101,9 +102,10 @@ class RelativeAttention(nn.Module):
             heads_first(self.value(steps), self.value_heads),
             self.positions(len(steps) - len(asking)),
             hidden,
+            is_recording(),
         )
         features = self.output(read.permute(2, 1, 0, 3).flatten(2))
-        return Attended(features, weights.transpose(0, 1))
+        return Attended(features, None if weights is None else weights.transpose(0, 1))
 
 
 def heads_first(features: Float[Tensor, "S B HD"], n_heads: int) -> Float[Tensor, "H B S d"]:

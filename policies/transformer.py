@@ -160,7 +160,7 @@ class WindowTransformer(Core):
             stream, by_heads = block(lines[-1], view.window, view.hidden)
             weights.append(by_heads)
         if is_recording():
-            self.show(torch.stack(weights, dim=1)[:, :, :, 0], "layer")
+            self.show(torch.stack([one[:, :, 0] for one in weights if one is not None], dim=1), "layer")
         return CoreOutput(stream, view.state_after(lines))
 
     def look_back(self, state: WindowState, episode_starts: Bool[Tensor, "T B"]) -> View:

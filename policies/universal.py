@@ -132,7 +132,7 @@ class Universal(WindowTransformer):
                 stream = thought.take(computed, stream, self.halting, len(lines) == self.n_layers)
                 weights.append(by_heads)
         if is_recording():
-            self.show_computations([one[:, :, 0] for one in weights], thought.progress.taken[0])
+            self.show_computations([one[:, :, 0] for one in weights if one is not None], thought.progress.taken[0])
         return thought.output(self.halting, view.state_after(lines))
 
     def show_computations(self, weights: list[Float[Tensor, "B H W1"]], taken: Float[Tensor, " B"]) -> None:
