@@ -7,13 +7,14 @@ Sources: Dehghani et al. 2019, "Universal Transformers" (arXiv:1807.03819), sect
 
 import numpy as np
 from gymnasium import spaces
+from jaxtyping import Integer
 
-from saccade.envs.ntm_tasks import require_range, shown_then_asked
+from saccade.envs.ntm_tasks import ShownThenAsked, require_range
 from saccade.envs.sequence_task import Lesson, SequenceTask
 from saccade.envs.task import require_at_least
 
 
-class Reverse(SequenceTask):
+class Reverse(ShownThenAsked):
     """Reverse: a sequence of random bit vectors is shown, and then asked for from its end.
 
     As :class:`~saccade.envs.ntm_tasks.Copy`, with the answers the other way round. An episode of length ``L``, drawn from
@@ -41,20 +42,9 @@ class Reverse(SequenceTask):
         ValueError: ``min_length`` or ``bits`` is below 1, or ``max_length`` below ``min_length``.
     """
 
-    def __init__(
-        self, num_envs: int = 1, min_length: int = 1, max_length: int = 20, bits: int = 8, seed: int | None = None
-    ) -> None:
-        require_range("length", min_length, max_length)
-        require_at_least("bits", bits, 1)
-        seen = spaces.Box(0.0, 1.0, (bits + 1,), np.float32)
-        super().__init__(num_envs, 2 * max_length + 1, seen, spaces.MultiBinary(bits), seed)
-        self.min_length, self.max_length, self.bits = min_length, max_length, bits
-        self.reset(np.ones(num_envs, np.bool_))
-
-    def generate(self, episodes: int) -> Lesson:
-        """Draw lengths, then vectors."""
-        lengths = self.rng.integers(self.min_length, self.max_length, size=episodes, endpoint=True)
-        return shown_then_asked(self.rng, lengths, self.bits, lambda answer: lengths - 1 - answer)
+    def order(self, answer: Integer[np.ndarray, "T B"], lengths: Integer[np.ndarray, " B"]) -> Integer[np.ndarray, "T B"]:
+        """The last first."""
+        return lengths - 1 - answer
 
 
 class Addition(SequenceTask):

@@ -4,7 +4,7 @@ Source: Graves, Wayne & Danihelka 2014, "Neural Turing Machines" (arXiv:1410.540
 what comes next, are in :mod:`saccade.envs.recall`. Shapes: ``T`` steps, ``B`` episodes, ``L`` vectors of ``K`` bits.
 """
 
-from collections.abc import Callable
+from abc import abstractmethod
 from math import sqrt
 
 import numpy as np
@@ -18,7 +18,48 @@ REPEATS_BEYOND = 10
 """RepeatCopy's observation space has room for counts up to so many times those that the normalisation is made for."""
 
 
-class Copy(SequenceTask):
+class ShownThenAsked(SequenceTask):
+    """Random bit vectors are shown, then a delimiter, and then all of them are asked for, in an order that a subclass gives.
+
+    Args:
+        num_envs: the number of lanes.
+        min_length: the fewest vectors in an episode.
+        max_length: the most.
+        bits: the size of a vector.
+        seed: the seed of all lanes together.
+
+    Raises:
+        ValueError: ``min_length`` or ``bits`` is below 1, or ``max_length`` below ``min_length``.
+    """
+
+    def __init__(
+        self, num_envs: int = 1, min_length: int = 1, max_length: int = 20, bits: int = 8, seed: int | None = None
+    ) -> None:
+        require_range("length", min_length, max_length)
+        require_at_least("bits", bits, 1)
+        seen = spaces.Box(0.0, 1.0, (bits + 1,), np.float32)
+        super().__init__(num_envs, 2 * max_length + 1, seen, spaces.MultiBinary(bits), seed)
+        self.min_length, self.max_length, self.bits = min_length, max_length, bits
+        self.reset(np.ones(num_envs, np.bool_))
+
+    @abstractmethod
+    def order(self, answer: Integer[np.ndarray, "T B"], lengths: Integer[np.ndarray, " B"]) -> Integer[np.ndarray, "T B"]:
+        """Which vector each answer of an episode is, counted from 0; ``answer`` is the answer's own number."""
+
+    def generate(self, episodes: int) -> Lesson:
+        """Draw lengths, then vectors."""
+        lengths = self.rng.integers(self.min_length, self.max_length, size=episodes, endpoint=True)
+        vectors = random_vectors(self.rng, lengths, self.bits)
+        step = np.arange(2 * lengths.max() + 1)[:, None]
+        inputs = np.zeros((len(step), episodes, self.bits + 1), np.float32)
+        inputs[: len(vectors), :, : self.bits] = vectors
+        inputs[lengths, np.arange(episodes), self.bits] = 1
+        answers = (step > lengths) & (step <= 2 * lengths)
+        asked = self.order(step - lengths - 1, lengths)
+        return Lesson(inputs, recalled(vectors, asked, answers), answers, 2 * lengths + 1)
+
+
+class Copy(ShownThenAsked):
     """Copy: a sequence of random bit vectors is shown, and then asked for.
 
     Section 4.1. An episode of length ``L``, drawn from ``min_length`` to ``max_length``, all equally likely, takes
@@ -46,20 +87,9 @@ class Copy(SequenceTask):
         ValueError: ``min_length`` or ``bits`` is below 1, or ``max_length`` below ``min_length``.
     """
 
-    def __init__(
-        self, num_envs: int = 1, min_length: int = 1, max_length: int = 20, bits: int = 8, seed: int | None = None
-    ) -> None:
-        require_range("length", min_length, max_length)
-        require_at_least("bits", bits, 1)
-        seen = spaces.Box(0.0, 1.0, (bits + 1,), np.float32)
-        super().__init__(num_envs, 2 * max_length + 1, seen, spaces.MultiBinary(bits), seed)
-        self.min_length, self.max_length, self.bits = min_length, max_length, bits
-        self.reset(np.ones(num_envs, np.bool_))
-
-    def generate(self, episodes: int) -> Lesson:
-        """Draw lengths, then vectors."""
-        lengths = self.rng.integers(self.min_length, self.max_length, size=episodes, endpoint=True)
-        return shown_then_asked(self.rng, lengths, self.bits, lambda answer: answer)
+    def order(self, answer: Integer[np.ndarray, "T B"], lengths: Integer[np.ndarray, " B"]) -> Integer[np.ndarray, "T B"]:
+        """As they were shown."""
+        return answer
 
 
 class RepeatCopy(SequenceTask):
@@ -203,22 +233,6 @@ class PrioritySort(SequenceTask):
         answers = np.zeros((self.horizon, episodes), np.bool_)
         answers[self.items + 1 :] = True
         return Lesson(inputs, targets, answers, np.full(episodes, self.horizon))
-
-
-def shown_then_asked(
-    rng: np.random.Generator,
-    lengths: Integer[np.ndarray, " B"],
-    bits: int,
-    order: Callable[[Integer[np.ndarray, "T B"]], Integer[np.ndarray, "T B"]],
-) -> Lesson:
-    """Random vectors, a delimiter, and then all of them asked for: as answer ``i`` of an episode the vector ``order(i)``."""
-    vectors = random_vectors(rng, lengths, bits)
-    step = np.arange(2 * lengths.max() + 1)[:, None]
-    inputs = np.zeros((len(step), len(lengths), bits + 1), np.float32)
-    inputs[: len(vectors), :, :bits] = vectors
-    inputs[lengths, np.arange(len(lengths)), bits] = 1
-    answers = (step > lengths) & (step <= 2 * lengths)
-    return Lesson(inputs, recalled(vectors, order(step - lengths - 1), answers), answers, 2 * lengths + 1)
 
 
 def random_vectors(rng: np.random.Generator, lengths: Integer[np.ndarray, " B"], bits: int) -> Int8[np.ndarray, "L B K"]:
