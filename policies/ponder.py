@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saccade.policies.arguments import check_arguments
 from saccade.policies.core import Core, CoreOutput, State, check_input_shape, map_state
 from saccade.policies.halting import Halting
 from saccade.policies.recurrent import LSTM
@@ -85,6 +86,10 @@ def make_core(core: Callable[..., Core], input_shape: Sequence[int], arguments: 
         input_shape: the shape of one input.
         arguments: the core's further ones. ``ponder`` among them is for :class:`Ponder`, except where the core itself has an
             argument of that name: true, or a dictionary of Ponder's own arguments; ``False`` or ``None`` for none.
+
+    Raises:
+        ValueError: ``ponder`` is anything else.
+        TypeError: Ponder has no such argument; names the nearest.
     """
     if "ponder" in inspect.signature(core).parameters:
         return core(input_shape, **arguments)
@@ -92,7 +97,11 @@ def make_core(core: Callable[..., Core], input_shape: Sequence[int], arguments: 
     ponder = arguments.get("ponder")
     if ponder is None or ponder is False:
         return core(input_shape, **others)
-    return Ponder(input_shape, partial(core, **others), **(dict(ponder) if isinstance(ponder, Mapping) else {}))
+    if ponder is not True and not isinstance(ponder, Mapping):
+        raise ValueError(f"ponder is {ponder!r}; it must be true, false, or a dictionary such as {{max_steps: 10, cost: 0.01}}")
+    settings = {} if ponder is True else dict(ponder)
+    check_arguments(Ponder, settings)
+    return Ponder(input_shape, partial(core, **others), **settings)
 
 
 def add_weighted(weight: Tensor, total: Tensor, leaf: Tensor) -> Tensor:

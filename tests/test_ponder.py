@@ -13,6 +13,7 @@ from saccade.agents.reinforce import core_cost
 from saccade.envs import make_vec_env
 from saccade.policies import GRU, LSTM, NTM, Core, Dense, GTrXL, Ponder, RecurrentGlimpse, TapKind, Universal, recording
 from saccade.policies.halting import Halting
+from saccade.policies.ponder import make_core
 from transformer_reference import run_universal
 
 # Of a halting unit that starts shallow, some steps halt before others.
@@ -152,6 +153,18 @@ def test_numbers_out_of_range_are_refused() -> None:
         ponder(max_steps=0)
     with pytest.raises(ValueError, match="cost of a computation must be at least 0; got -1.0"):
         ponder(cost=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (7, "ponder is 7; it must be true, false, or a dictionary"),
+        ({"maxsteps": 3}, "Ponder takes no argument 'maxsteps'.*'max_steps'"),
+    ],
+)
+def test_what_is_no_way_to_ask_for_it_is_refused(asked: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        make_core(GRU, (11,), {"ponder": asked})
 
 
 @pytest.mark.parametrize(("asked", "most"), [(True, 10), ({"max_steps": 3}, 3), (False, None), (None, None)])
