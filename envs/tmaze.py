@@ -25,6 +25,10 @@ class TMaze(BatchedTask):
     ``y``. Distractors, if there are any, are further numbers: 1 or -1 by a coin each in every step, and of no meaning. The
     actions are 0 right, 1 up, 2 left, 3 down; walls stop a move.
 
+    In the corridor all places look alike, so an agent that has once fallen behind cannot tell: what an action is then worth
+    depends on what it does elsewhere, and Q-learning can settle on never setting out. A policy in the paper
+    reads past observations and actions; with ``previous_action`` the last action is in the observation.
+
     The best return is exactly 1 (:attr:`optimal_return`); without memory it is 1/2 in the mean.
 
     Args:
@@ -33,21 +37,29 @@ class TMaze(BatchedTask):
         oracle_length: steps from the start back to the oracle. 0 is the passive T-maze of the paper, whose sign is
             in the first observation; 1 is its active T-maze, where the sign has to be fetched.
         distractors: how many; none in the paper.
+        previous_action: append the action that led here, one-hot; zeros at the start of an episode.
         seed: the seed of all lanes together.
 
     Raises:
         ValueError: ``length`` is below 1, or another number below 0.
     """
 
-    lane_arrays = ("time", "x", "y", "goal", "oracle_visited", "sign_shown", "noise")
+    lane_arrays = ("time", "x", "y", "goal", "oracle_visited", "sign_shown", "noise", "came_by")
 
     def __init__(
-        self, num_envs: int = 1, length: int = 50, oracle_length: int = 0, distractors: int = 0, seed: int | None = None
+        self,
+        num_envs: int = 1,
+        length: int = 50,
+        oracle_length: int = 0,
+        distractors: int = 0,
+        previous_action: bool = False,
+        seed: int | None = None,
     ) -> None:
         require_at_least("length", length, 1)
         require_at_least("oracle_length", oracle_length, 0)
         require_at_least("distractors", distractors, 0)
-        super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2 + distractors,), np.float32), spaces.Discrete(4), seed)
+        shown = 4 if previous_action else 0
+        super().__init__(num_envs, spaces.Box(-1.0, 1.0, (2 + distractors + shown,), np.float32), spaces.Discrete(4), seed)
         self.length, self.oracle_length = length, oracle_length
         self.junction = oracle_length + length
         self.horizon = length + 2 * oracle_length + 1
@@ -59,6 +71,7 @@ class TMaze(BatchedTask):
         self.oracle_visited = np.zeros(num_envs, np.bool_)
         self.sign_shown = np.zeros(num_envs, np.bool_)
         self.noise = np.zeros((num_envs, distractors), np.float32)
+        self.came_by = np.zeros((num_envs, shown), np.float32)
         self.reset(np.ones(num_envs, np.bool_))
 
     @property
@@ -73,6 +86,7 @@ class TMaze(BatchedTask):
         self.y[lanes] = 0
         self.goal[lanes] = 2 * self.rng.integers(2, size=int(lanes.sum())) - 1
         self.oracle_visited[lanes] = self.sign_shown[lanes] = self.oracle_length == 0
+        self.came_by[lanes] = 0
         self.distract(lanes)
 
     def distract(self, lanes: Bool[np.ndarray, " N"]) -> None:
@@ -91,6 +105,8 @@ class TMaze(BatchedTask):
         self.time += 1
         self.sign_shown = (self.x == 0) & ~self.oracle_visited
         self.oracle_visited |= self.sign_shown
+        if self.came_by.size:
+            self.came_by[:] = np.eye(4, dtype=np.float32)[actions]
         self.distract(np.ones(self.num_envs, np.bool_))
 
         last = self.time >= self.horizon
@@ -100,7 +116,7 @@ class TMaze(BatchedTask):
         return TaskStep(rewards, last, np.zeros(self.num_envs, np.bool_), success)
 
     def observe(self) -> Float32[np.ndarray, "N seen"]:
-        """Whether the corridor has ended; the sign, or the agent's own side of it; the distractors."""
+        """Whether the corridor has ended; the sign, or the agent's own side of it; the distractors; the last action."""
         ended = self.x == self.junction
         second = np.where(ended, self.y, np.where(self.sign_shown, self.goal, 0))
-        return np.concatenate([np.stack([ended, second], axis=1).astype(np.float32), self.noise], axis=1)
+        return np.concatenate([np.stack([ended, second], axis=1).astype(np.float32), self.noise, self.came_by], axis=1)

@@ -158,7 +158,11 @@ def test_a_setting_changes_what_it_names_and_leaves_the_rest() -> None:
     cfg = composed("env=tmaze", "env.id=saccade/TMaze-v0", "+evaluation.also.long.kwargs.length=60")
     before = cfg.copy()
     long = settings(cfg)["long"]
-    assert long.env == {"id": "saccade/TMaze-v0", "n_envs": 2, "kwargs": {"length": 60, "distractors": 0, "oracle_length": 0}}
+    assert long.env == {
+        "id": "saccade/TMaze-v0",
+        "n_envs": 2,
+        "kwargs": {"length": 60, "distractors": 0, "previous_action": False, "oracle_length": 0},
+    }
     long.env.kwargs.length = 50
     assert long == cfg == before
 

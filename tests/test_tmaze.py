@@ -182,3 +182,19 @@ def test_distractors_are_coins_in_every_step_and_change_nothing_else() -> None:
     assert abs(np.mean(coins[0, :, 0] * plain.goal)) < 0.15
     with pytest.raises(ValueError, match="distractors is -1"):
         TMaze(1, distractors=-1)
+
+
+def test_the_previous_action_is_appended_and_forgotten_at_the_start() -> None:
+    plain, told = TMaze(4, length=3, seed=0), TMaze(4, length=3, distractors=1, previous_action=True, seed=0)
+    told.goal[:] = plain.goal
+    assert told.observation_space.shape == (7,)
+    assert not told.observe()[:, 3:].any()
+    actions = np.array([RIGHT, UP, LEFT, DOWN])
+    plain.step(actions)
+    told.step(actions)
+    assert np.array_equal(told.observe()[:, :2], plain.observe())
+    assert np.array_equal(told.observe()[:, 3:].argmax(axis=1), actions)
+    assert (told.observe()[:, 3:].sum(axis=1) == 1).all()
+    told.reset(np.array([True, False, False, True]))
+    assert np.array_equal(told.observe()[:, 3:].any(axis=1), [False, True, True, False])
+    assert told.observation_space.contains(told.observe()[0])
