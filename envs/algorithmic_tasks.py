@@ -10,7 +10,7 @@ from gymnasium import spaces
 from jaxtyping import Integer
 
 from saccade.envs.ntm_tasks import ShownThenAsked, require_range
-from saccade.envs.sequence_task import Lesson, SequenceTask
+from saccade.envs.sequence_task import Lesson, SequenceTask, told
 from saccade.envs.task import require_at_least
 
 
@@ -36,6 +36,7 @@ class Reverse(ShownThenAsked):
         min_length: the fewest vectors in an episode.
         max_length: the most.
         bits: the size of a vector.
+        teacher_forcing: show the right answer in the step after it, in place of zeros, if another is asked then.
         seed: the seed of all lanes together.
 
     Raises:
@@ -71,6 +72,7 @@ class Addition(SequenceTask):
         min_digits: the fewest digits of a number.
         max_digits: the most.
         base: of the digits; 10 in the paper.
+        teacher_forcing: show the right answer in the step after it, in place of zeros, if another is asked then.
         seed: the seed of all lanes together.
 
     Raises:
@@ -78,13 +80,20 @@ class Addition(SequenceTask):
     """
 
     def __init__(
-        self, num_envs: int = 1, min_digits: int = 1, max_digits: int = 20, base: int = 10, seed: int | None = None
+        self,
+        num_envs: int = 1,
+        min_digits: int = 1,
+        max_digits: int = 20,
+        base: int = 10,
+        teacher_forcing: bool = False,
+        seed: int | None = None,
     ) -> None:
         require_range("digits", min_digits, max_digits)
         require_at_least("base", base, 2)
         seen = spaces.Box(0.0, 1.0, (base + 2,), np.float32)
         super().__init__(num_envs, 3 * max_digits + 3, seen, spaces.Discrete(base), seed)
         self.min_digits, self.max_digits, self.base = min_digits, max_digits, base
+        self.teacher_forcing = teacher_forcing
         self.reset(np.ones(num_envs, np.bool_))
 
     def generate(self, episodes: int) -> Lesson:
@@ -108,6 +117,8 @@ class Addition(SequenceTask):
             carry = total // self.base
         inputs[digits, lanes, self.base] = 1
         inputs[2 * digits + 1, lanes, self.base + 1] = 1
+        if self.teacher_forcing:
+            inputs[..., : self.base] += told(np.eye(self.base, dtype=np.float32)[targets], answers)
         return Lesson(inputs, targets, answers, 3 * digits + 3)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Bool, Float32, Int8, Integer
 
-from saccade.envs.sequence_task import Lesson, SequenceTask
+from saccade.envs.sequence_task import Lesson, SequenceTask, told
 from saccade.envs.task import require_at_least
 
 REPEATS_BEYOND = 10
@@ -26,6 +26,7 @@ class ShownThenAsked(SequenceTask):
         min_length: the fewest vectors in an episode.
         max_length: the most.
         bits: the size of a vector.
+        teacher_forcing: show the right answer in the step after it, in place of zeros, if another is asked then.
         seed: the seed of all lanes together.
 
     Raises:
@@ -33,13 +34,20 @@ class ShownThenAsked(SequenceTask):
     """
 
     def __init__(
-        self, num_envs: int = 1, min_length: int = 1, max_length: int = 20, bits: int = 8, seed: int | None = None
+        self,
+        num_envs: int = 1,
+        min_length: int = 1,
+        max_length: int = 20,
+        bits: int = 8,
+        teacher_forcing: bool = False,
+        seed: int | None = None,
     ) -> None:
         require_range("length", min_length, max_length)
         require_at_least("bits", bits, 1)
         seen = spaces.Box(0.0, 1.0, (bits + 1,), np.float32)
         super().__init__(num_envs, 2 * max_length + 1, seen, spaces.MultiBinary(bits), seed)
         self.min_length, self.max_length, self.bits = min_length, max_length, bits
+        self.teacher_forcing = teacher_forcing
         self.reset(np.ones(num_envs, np.bool_))
 
     @abstractmethod
@@ -55,8 +63,10 @@ class ShownThenAsked(SequenceTask):
         inputs[: len(vectors), :, : self.bits] = vectors
         inputs[lengths, np.arange(episodes), self.bits] = 1
         answers = (step > lengths) & (step <= 2 * lengths)
-        asked = self.order(step - lengths - 1, lengths)
-        return Lesson(inputs, recalled(vectors, asked, answers), answers, 2 * lengths + 1)
+        targets = recalled(vectors, self.order(step - lengths - 1, lengths), answers)
+        if self.teacher_forcing:
+            inputs[..., : self.bits] += told(targets.astype(np.float32), answers)
+        return Lesson(inputs, targets, answers, 2 * lengths + 1)
 
 
 class Copy(ShownThenAsked):
@@ -81,6 +91,7 @@ class Copy(ShownThenAsked):
         min_length: the fewest vectors in an episode.
         max_length: the most; the paper trains with 1 to 20, and tests with 10 to 120.
         bits: the size of a vector.
+        teacher_forcing: show the right answer in the step after it, in place of zeros, if another is asked then.
         seed: the seed of all lanes together.
 
     Raises:

@@ -147,3 +147,15 @@ class SequenceTask(BatchedTask):
             share = self._right / self._ended
             self._ended, self._right = 0, 0
             self.grade(share)
+
+
+def told(symbols: Float32[np.ndarray, "T B S"], answers: Bool[np.ndarray, "T B"]) -> Float32[np.ndarray, "T B S"]:
+    """What to add to the inputs so that every answer is told in the step after it, if another is asked then: teacher forcing.
+
+    Args:
+        symbols: the right answers as they are to be seen.
+        answers: where an answer is asked.
+    """
+    shown = np.zeros_like(symbols)
+    shown[1:] = symbols[:-1] * (answers[:-1] & answers[1:])[..., None]
+    return shown

@@ -1,9 +1,10 @@
 """Multi-head attention over a window of past steps, by content and by how long ago they were.
 
 Vaswani et al. 2017 (arXiv:1706.03762) for the heads; Dai et al. 2019, "Transformer-XL" (arXiv:1901.02860), appendix B, for the
-relative positions; Lim et al. 2019, "Temporal Fusion Transformers" (arXiv:1912.09363), eq. 13 to 16, for values that all heads
-share. Shapes: ``T`` steps that ask, ``B`` lanes, ``W`` steps of the window before the one that asks, ``S = W + T`` steps that
-can be looked at, oldest first, ``H`` heads of ``d`` numbers, ``D`` features.
+relative positions, and Shaw et al. 2018 (arXiv:1803.02155), section 3.2, for a largest one; Lim et al. 2019, "Temporal Fusion
+Transformers" (arXiv:1912.09363), eq. 13 to 16, for values that all heads share. Shapes: ``T`` steps that ask, ``B`` lanes, ``W``
+steps of the window before the one that asks, ``S = W + T`` steps that can be looked at, oldest first, ``H`` heads of ``d``
+numbers, ``D`` features.
 """
 
 from typing import NamedTuple
@@ -42,6 +43,8 @@ class RelativeAttention(nn.Module):
         window: ``W``.
         shared_values: the heads share their values, and what they read is averaged (Lim et al. 2019): then the mean of the
             heads' weights is what acts, and can be shown.
+        max_distance: all steps that are longer ago than this are taken to be just so long ago (Shaw et al. 2018); ``None`` for
+            no such limit.
 
     Raises:
         ValueError: ``n_heads`` does not divide ``size``; names the nearest that do.
@@ -49,7 +52,9 @@ class RelativeAttention(nn.Module):
 
     distances: Tensor
 
-    def __init__(self, size: int, n_heads: int, window: int, shared_values: bool = False) -> None:
+    def __init__(
+        self, size: int, n_heads: int, window: int, shared_values: bool = False, max_distance: int | None = None
+    ) -> None:
         super().__init__()
         check_heads(size, n_heads)
         self.size, self.n_heads, self.window, self.head_size = size, n_heads, window, size // n_heads
@@ -62,7 +67,8 @@ class RelativeAttention(nn.Module):
         # u and v of every head.
         self.content_bias = nn.Parameter(torch.zeros(n_heads, self.head_size))
         self.position_bias = nn.Parameter(torch.zeros(n_heads, self.head_size))
-        self.register_buffer("distances", sinusoids(torch.arange(window, -1, -1), size), persistent=False)
+        distances = torch.arange(window, -1, -1).clamp(max=window if max_distance is None else max_distance)
+        self.register_buffer("distances", sinusoids(distances, size), persistent=False)
 
     def project(self, steps: Float[Tensor, "S B D"]) -> Projected:
         """Keys and values of steps that can be looked at."""

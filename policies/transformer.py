@@ -74,6 +74,8 @@ class WindowTransformer(Core):
         feedforward_size: width of each layer's network; ``None`` for ``4 D``, as in Vaswani et al. 2017.
         shared_values: heads share their values (Lim et al. 2019, eq. 13 to 16), so that the mean of their weights, the tap
             ``mean_attention``, is what acts.
+        max_distance: steps longer ago than this are taken to be just so long ago (Shaw et al. 2018, section 3.2), so that
+            longer episodes hold no distance that was never practised; ``None`` for no such limit.
 
     Raises:
         ValueError: the input is not a vector, a size is below 1, or the heads do not divide the features.
@@ -91,16 +93,18 @@ class WindowTransformer(Core):
         window: int = 64,
         feedforward_size: int | None = None,
         shared_values: bool = False,
+        max_distance: int | None = None,
     ) -> None:
         wide = 4 * hidden_size if feedforward_size is None else feedforward_size
         sizes = {"hidden_size": hidden_size, "n_layers": n_layers, "n_heads": n_heads, "window": window}
-        check_sizes(type(self).__name__, **sizes, feedforward_size=wide)
+        farthest = window if max_distance is None else max_distance
+        check_sizes(type(self).__name__, **sizes, feedforward_size=wide, max_distance=farthest)
         check_input_shape(type(self), input_shape)
         super().__init__(input_shape, features_dim=hidden_size)
         self.n_layers, self.n_heads, self.window, self.shared_values = n_layers, n_heads, window, shared_values
         self.embedding = nn.Linear(int(input_shape[0]), hidden_size)
         self.blocks = nn.ModuleList(
-            self.make_block(RelativeAttention(hidden_size, n_heads, window, shared_values), wide)
+            self.make_block(RelativeAttention(hidden_size, n_heads, window, shared_values, max_distance), wide)
             for _ in range(1 if self.tied else n_layers)
         )
 

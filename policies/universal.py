@@ -78,6 +78,7 @@ class Universal(WindowTransformer):
         cost: ``τ``, the weight of the ponder cost ``N + R`` beside the agent's loss.
         halting_bias: of the halting unit at first; -3 starts with many computations ("deep").
         shared_values: as in :class:`~saccade.policies.TrXL`.
+        max_distance: as in :class:`~saccade.policies.TrXL`.
 
     Raises:
         ValueError: the input is not a vector, a number is out of its range, or the heads do not divide the features.
@@ -98,8 +99,9 @@ class Universal(WindowTransformer):
         cost: float = 0.001,
         halting_bias: float = -3.0,
         shared_values: bool = False,
+        max_distance: int | None = None,
     ) -> None:
-        super().__init__(input_shape, hidden_size, max_steps, n_heads, window, feedforward_size, shared_values)
+        super().__init__(input_shape, hidden_size, max_steps, n_heads, window, feedforward_size, shared_values, max_distance)
         self.halting = Halting(hidden_size, max_steps, cost, halting_bias) if ponder else None
         self.register_buffer("number", sinusoids(torch.arange(1, max_steps + 1), hidden_size), persistent=False)
 

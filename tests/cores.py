@@ -97,7 +97,7 @@ def dnc_row(name: str, make: Callable[..., Core], **arguments: int) -> CoreRow:
     )
 
 
-def transformer_row(name: str, make: Callable[..., Core], **arguments: bool) -> CoreRow:
+def transformer_row(name: str, make: Callable[..., Core], **arguments: int) -> CoreRow:
     """A row for this kind of Transformer, with a window shorter than the sequences, and these arguments."""
     big = partial(make, hidden_size=15, n_heads=3, n_layers=2, window=4, feedforward_size=19, **arguments)
     tiny = partial(make, hidden_size=4, n_heads=2, n_layers=2, window=2, feedforward_size=5, **arguments)
@@ -145,6 +145,7 @@ ROWS = [
     dnc_row("dnc, gru", GRU),
     transformer_row("trxl", TrXL),
     transformer_row("trxl, shared values", TrXL, shared_values=True),
+    transformer_row("trxl, a largest distance", TrXL, max_distance=2),
     transformer_row("gtrxl", GTrXL),
     transformer_row("gtrxl, shared values", GTrXL, shared_values=True),
     CoreRow("universal", partial(universal, **SHALLOW), VECTOR, partial(tiny_universal, **SHALLOW), (3,)),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from saccade.envs import Addition, Lesson, Parity, Reverse, SequenceTask
+from saccade.envs import Addition, Copy, Lesson, Parity, Reverse, SequenceTask
 
 
 def test_reverse_asks_for_the_last_vector_first() -> None:
@@ -91,3 +91,26 @@ def test_the_same_seed_draws_the_same_lessons(kind: type[SequenceTask]) -> None:
 def test_numbers_that_do_not_fit_are_refused(kind: type[SequenceTask], arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kind(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [Copy, Reverse])
+def test_with_teacher_forcing_each_answer_is_seen_in_the_step_after_it(make: type[Copy | Reverse]) -> None:
+    plain, forced = (make(max_length=5, bits=3, teacher_forcing=on, seed=0).generate(50) for on in (False, True))
+    assert np.array_equal(forced.targets, plain.targets)
+    for lane, steps in enumerate(plain.lengths):
+        first = steps // 2 + 1
+        assert np.array_equal(forced.inputs[: first + 1, lane], plain.inputs[: first + 1, lane])
+        assert np.array_equal(forced.inputs[first + 1 : steps, lane, :3], plain.targets[first : steps - 1, lane])
+        assert not forced.inputs[first + 1 :, lane, 3].any()
+        assert not forced.inputs[steps:, lane].any()
+
+
+def test_with_teacher_forcing_each_digit_of_a_sum_is_seen_in_the_step_after_it() -> None:
+    plain, forced = (Addition(max_digits=4, base=7, teacher_forcing=on, seed=0).generate(50) for on in (False, True))
+    for lane, steps in enumerate(plain.lengths):
+        first = 2 * (steps // 3)
+        assert np.array_equal(forced.inputs[: first + 1, lane], plain.inputs[: first + 1, lane])
+        told = forced.inputs[first + 1 : steps, lane]
+        assert np.array_equal(told[:, :7].argmax(axis=1), plain.targets[first : steps - 1, lane])
+        assert (told.sum(axis=1) == 1).all()
+        assert not forced.inputs[steps:, lane].any()

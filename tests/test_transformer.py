@@ -41,6 +41,18 @@ def test_an_episode_is_what_plain_loops_make_of_it(make: type[WindowTransformer]
 
 
 @both
+@pytest.mark.parametrize("max_distance", [1, 2, 7])
+def test_steps_longer_ago_than_the_largest_distance_are_taken_to_be_just_so_long_ago(
+    make: type[WindowTransformer], max_distance: int
+) -> None:
+    core = small(make, window=5, max_distance=max_distance)
+    inputs = torch.randn(9, 1, 11)
+    ours, loops = features(core, inputs)[:, 0], run_episode(core, inputs[:, 0], max_distance)
+    torch.testing.assert_close(ours, loops, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(loops, run_episode(core, inputs[:, 0]), atol=1e-5) == (max_distance > 5)
+
+
+@both
 def test_a_step_sees_as_many_steps_as_the_window_has_and_itself(make: type[WindowTransformer]) -> None:
     core, window, steps = small(make, n_layers=1, window=4), 4, 11
     inputs = torch.randn(steps, 1, 11, requires_grad=True)
@@ -128,6 +140,6 @@ def test_weights_of_a_tap_are_of_the_oldest_step_first(make: type[WindowTransfor
 def test_sizes_that_do_not_fit_are_refused(make: type[WindowTransformer]) -> None:
     with pytest.raises(ValueError, match="n_heads=5 does not divide hidden_size=64; nearest valid: 2, 4, 8"):
         make((11,), hidden_size=64, n_heads=5)
-    for name in ("hidden_size", "n_layers", "n_heads", "window", "feedforward_size"):
+    for name in ("hidden_size", "n_layers", "n_heads", "window", "feedforward_size", "max_distance"):
         with pytest.raises(ValueError, match=f"{name}.*0"):
             partial(make, **{name: 0})((11,))

@@ -1,7 +1,7 @@
 """Transformer-XL and GTrXL in plain loops over steps and heads, from the papers' equations: slow, and for tests.
 
 Dai et al. 2019 (arXiv:1901.02860), appendix B; Parisotto et al. 2019 (arXiv:1910.06764), section 3 and eq. 6 to 8; Lim et al.
-2019 (arXiv:1912.09363), eq. 13 to 16; Dehghani et al. 2019 (arXiv:1807.03819); Graves 2016 (arXiv:1603.08983), eq. 5 to 11.
+2019 (arXiv:1912.09363), eq. 13 to 16; Shaw et al. 2018 (arXiv:1803.02155), section 3.2; Dehghani et al. 2019 (arXiv:1807.03819); Graves 2016 (arXiv:1603.08983), eq. 5 to 11.
 """
 
 from math import cos, sin, sqrt
@@ -35,18 +35,18 @@ def run_universal(core: Universal, inputs: Tensor) -> tuple[Tensor, list[int], l
     return torch.stack(features), taken, [n + all_of[-1] for n, all_of in zip(taken, probabilities, strict=True)]
 
 
-def run_episode(core: WindowTransformer, inputs: Tensor) -> Tensor:
+def run_episode(core: WindowTransformer, inputs: Tensor, max_distance: int | None = None) -> Tensor:
     """Features ``[T, D]`` of one episode's inputs ``[T, I]``, from its first step on."""
     gated = isinstance(core, GTrXL)
     stream = [core.embedding.weight @ x + core.embedding.bias for x in inputs]
     for block in core.blocks:
         shown = [block.norm_shown(x) if gated else x for x in stream]
-        read = [attend(block, shown, t) for t in range(len(shown))]
+        read = [attend(block, shown, t, max_distance) for t in range(len(shown))]
         stream = [(gated_output if gated else normalised_output)(block, x, y) for x, y in zip(stream, read, strict=True)]
     return torch.stack(stream)
 
 
-def attend(block: Block, shown: list[Tensor], t: int) -> Tensor:
+def attend(block: Block, shown: list[Tensor], t: int, max_distance: int | None = None) -> Tensor:
     """What step ``t`` reads from the steps that it can see."""
     attention = block.attention
     size, steps = attention.head_size, range(max(0, t - attention.window), t + 1)
@@ -58,7 +58,8 @@ def attend(block: Block, shown: list[Tensor], t: int) -> Tensor:
         scores = []
         for j in steps:
             k = attention.key.weight[rows] @ shown[j]
-            r = attention.position.weight[rows] @ sinusoid(t - j, attention.size)
+            distance = t - j if max_distance is None else min(t - j, max_distance)
+            r = attention.position.weight[rows] @ sinusoid(distance, attention.size)
             scores.append(((q + u) @ k + (q + v) @ r) / sqrt(size))
         exponentials = [score.exp() for score in scores]
         weights.append([one / sum(exponentials) for one in exponentials])
