@@ -2,9 +2,9 @@
 
 Vaswani et al. 2017 (arXiv:1706.03762) for the heads; Dai et al. 2019, "Transformer-XL" (arXiv:1901.02860), appendix B, for the
 relative positions, and Shaw et al. 2018 (arXiv:1803.02155), section 3.2, for a largest one; Lim et al. 2019, "Temporal Fusion
-Transformers" (arXiv:1912.09363), eq. 13 to 16, for values that all heads share. Shapes: ``T`` steps that ask, ``B`` lanes, ``W``
-steps of the window before the one that asks, ``S = W + T`` steps that can be looked at, oldest first, ``H`` heads of ``d``
-numbers, ``D`` features.
+Transformers" (arXiv:1912.09363), eq. 13 to 16, for values that all heads share. Shapes: ``T`` steps that ask, ``B`` lanes,
+``W`` steps of the window before the one that asks, ``S = W + T`` steps that can be looked at, oldest first, ``H`` heads of
+``d`` numbers, ``D`` features.
 """
 
 from typing import NamedTuple

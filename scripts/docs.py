@@ -12,15 +12,17 @@
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from os.path import relpath
 from pathlib import Path
+from typing import Any
 
 from saccade.scripts.arguments import arguments_table
 from saccade.scripts.families import Family, families
 from saccade.scripts.figures import figure
 from saccade.scripts.tables import benchmark_section, family_section, picture_link, results_table
+from saccade.scripts.trends import trend_figure
 
 PAGE, FIGURES = "results.md", "images/results"
 HEADER = """# Results
@@ -51,9 +53,11 @@ BLOCK = re.compile(r"<!-- make docs: (\w+) ([^\n]+?) -->\n(?:(?!<!-- make docs: 
 def generate(results: Path, docs: Path) -> dict[Path, bytes]:
     """The content of every file that is generated, or partly so, by its path."""
     groups = families(results)
-    pictures = {group.name: docs / FIGURES / f"{group.name}.svg" for group in groups}
-    drawn = {pictures[group.name]: content for group in groups if (content := figure(group)) is not None}
-    files = {**drawn, docs / PAGE: results_page(results, groups, docs, set(drawn)).encode()}
+    benchmarks = {path.stem: json.loads(path.read_text()) for path in sorted((results / "benchmarks").glob("*.json"))}
+    pictures = {group.name: figure(group) for group in groups}
+    pictures |= {name: trend_figure(report["rows"]) for name, report in benchmarks.items()}
+    drawn = {docs / FIGURES / f"{name}.svg": content for name, content in pictures.items() if content is not None}
+    files = {**drawn, docs / PAGE: results_page(benchmarks, groups, docs, set(drawn)).encode()}
     for page in sorted(docs.rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         if BEGIN in text and page not in files:
@@ -61,19 +65,18 @@ def generate(results: Path, docs: Path) -> dict[Path, bytes]:
     return files
 
 
-def results_page(results: Path, groups: Sequence[Family], docs: Path, drawn: set[Path]) -> str:
+def results_page(benchmarks: Mapping[str, dict[str, Any]], groups: Sequence[Family], docs: Path, drawn: set[Path]) -> str:
     """What agents learn, then what benchmarks measure."""
     numbers = {number for group in groups for report in group.reports for number in report["episodes"]}
     episodes = " to ".join(map(str, sorted({min(numbers), max(numbers)}))) if numbers else ""
-    learning = [family_section(group, where(group, docs / PAGE, docs, drawn)) for group in groups]
-    benchmarks = [(path.stem, json.loads(path.read_text())) for path in sorted((results / "benchmarks").glob("*.json"))]
-    measured = [benchmark_section(name, report) for name, report in benchmarks]
+    learning = [family_section(group, where(group.name, docs / PAGE, docs, drawn)) for group in groups]
+    measured = [benchmark_section(name, report, where(name, docs / PAGE, docs, drawn)) for name, report in benchmarks.items()]
     return HEADER.format(episodes=episodes) + "\n".join([*learning, BENCHMARKS, *measured])
 
 
-def where(group: Family, page: Path, docs: Path, drawn: set[Path]) -> str | None:
-    """The way from a page to a family's figure; none where it has none."""
-    picture = docs / FIGURES / f"{group.name}.svg"
+def where(name: str, page: Path, docs: Path, drawn: set[Path]) -> str | None:
+    """The way from a page to the figure of a family or a benchmark; none where it has none."""
+    picture = docs / FIGURES / f"{name}.svg"
     return Path(relpath(picture, page.parent)).as_posix() if picture in drawn else None
 
 
@@ -111,7 +114,7 @@ def chosen_results(patterns: Sequence[str], groups: Sequence[Family], page: Path
     for group in groups:
         reports = [report for report in group.reports if any(fnmatchcase(report["experiment"], text) for text in patterns)]
         if reports:
-            picture = picture_link(group, where(group, page, docs, drawn))
+            picture = picture_link(group.title, where(group.name, page, docs, drawn))
             parts.append(f"### {group.title}\n\n{picture}{results_table(reports)}")
     if not parts:
         names = ", ".join(report["experiment"] for group in groups for report in group.reports)

@@ -13,6 +13,7 @@ from saccade.scripts.families import Family
 # Matplotlib comes with the extra `docs` only; every module of the package imports without it.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -90,10 +91,14 @@ def figure(family: Family, kind: str = "svg") -> bytes | None:
             axes.set_title(title, fontsize=10)
             axes.label_outer()
         axes.legend(handles=lines, loc="center left", bbox_to_anchor=(1.01, 0.5), labelcolor="#222222")
-        content = BytesIO()
-        # No date and no version, which would change without the results. Opaque, and so readable on a dark page as well.
-        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-        picture.savefig(content, format=kind, metadata=metadata, facecolor="white", dpi=110)
+        return as_bytes(picture, kind)
+
+
+def as_bytes(picture: "Figure", kind: str = "svg") -> bytes:
+    """The same picture, the same bytes: no date and no version. Opaque, and so readable on a dark page as well."""
+    content = BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    picture.savefig(content, format=kind, metadata=metadata, facecolor="white", dpi=110)
     return content.getvalue()
 
 

@@ -56,18 +56,24 @@ def family_section(family: Family, picture: str | None) -> str:
     commands = "\n".join(report["command"] for report in family.reports)
     machines = "; ".join(sorted({describe(report) for report in family.reports}))
     return (
-        f"### {family.title}\n\n{picture_link(family, picture)}{results_table(family.reports)}"
+        f"### {family.title}\n\n{picture_link(family.title, picture)}{results_table(family.reports)}"
         f"\n```bash\n{commands}\n```\n\nMeasured on: {machines}.\n"
     )
 
 
-def picture_link(family: Family, picture: str | None) -> str:
-    """The family's figure, with the text that stands for it."""
-    return "" if picture is None else f"![Learning curves: {family.title}]({picture})\n\n"
+def picture_link(title: str, picture: str | None, what: str = "Learning curves") -> str:
+    """A figure, with the text that stands for it."""
+    return "" if picture is None else f"![{what}: {title}]({picture})\n\n"
 
 
-def benchmark_section(name: str, report: dict[str, Any]) -> str:
-    """A Markdown table of a benchmark's rows, and the command that measures them."""
+def benchmark_section(name: str, report: dict[str, Any], picture: str | None = None) -> str:
+    """A Markdown table of a benchmark's rows under its figure, and the command that measures them.
+
+    Args:
+        name: of the benchmark.
+        report: its results file.
+        picture: where its figure is, seen from the page; none where it has none.
+    """
     floors = any(row.get("share") is not None for row in report["rows"])
     columns = ["what", "unit", "ours", "peer", "ratio", "goal", *(["of the arithmetic's floor"] if floors else [])]
     lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
@@ -79,7 +85,8 @@ def benchmark_section(name: str, report: dict[str, Any]) -> str:
         lines.append(f"| {' | '.join([row['name'], row['unit'], figure(row['ours']), peer, ratio, goal, *share])} |")
     command = f"{report['command']} --json results/benchmarks/{name}.json"
     table = "\n".join(lines)
-    return f"### {title_of(name)}\n\n{table}\n\n```bash\n{command}\n```\n\nMeasured on: {describe(report)}.\n"
+    shown = picture_link(title_of(name), picture, "Measured")
+    return f"### {title_of(name)}\n\n{shown}{table}\n\n```bash\n{command}\n```\n\nMeasured on: {describe(report)}.\n"
 
 
 def figure(value: float) -> str:

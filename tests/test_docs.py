@@ -1,5 +1,6 @@
 """The docs: generated parts are what the results give, links lead somewhere, the site builds without warning or network."""
 
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ from saccade.scripts.arguments import arguments_table
 from saccade.scripts.docs import FIGURES, fill, generate, main
 from saccade.scripts.families import Family, families, family_name
 from saccade.scripts.figures import band, figure, measured
+from saccade.scripts.trends import trend_figure, trends
 
 DOCS = ROOT / "docs"
 
@@ -156,6 +158,30 @@ def test_arguments_come_from_signature_and_docstring() -> None:
     assert "_init_setup_model" not in table
 
 
+def test_a_benchmark_over_a_number_has_a_figure_and_its_page_shows_it(tmp_path: Path) -> None:
+    rows = [
+        {"name": f"{n} of 8 set: time", "unit": "ms", "ours": n**2, "peer": None, "ratio": None, "goal": None}
+        for n in (3, 1, 2)
+    ]
+    [trend] = trends(rows)
+    assert trend == ("of 8 set", "time (ms)", [(1, 1), (2, 4), (3, 9)])
+    assert trend_figure(rows) == trend_figure(rows)
+    assert trend_figure(rows[:1]) is None
+    other = {**rows[0], "name": "in all"}
+    assert trend_figure([*rows, other]) is None
+
+    benchmarks = tmp_path / "results" / "benchmarks"
+    benchmarks.mkdir(parents=True)
+    shared = {"machine": {"processor": "abacus", "cores": 2, "threads": 1}, "versions": {}, "command": "python benchmarks/a.py"}
+    for name, measured_rows in (("counted", rows), ("plain", [other])):
+        (benchmarks / f"{name}.json").write_text(json.dumps({**shared, "rows": measured_rows}))
+    files = generate(tmp_path / "results", tmp_path / "docs")
+    page = files[tmp_path / "docs" / "results.md"].decode()
+    assert files[tmp_path / "docs" / FIGURES / "counted.svg"] == trend_figure(rows)
+    assert "![Measured: Counted](images/results/counted.svg)" in page
+    assert "plain.svg" not in page
+
+
 def test_figures_without_results_are_removed(tmp_path: Path) -> None:
     stale = tmp_path / FIGURES / "gone.svg"
     stale.parent.mkdir(parents=True)
@@ -163,7 +189,7 @@ def test_figures_without_results_are_removed(tmp_path: Path) -> None:
     (tmp_path / "other.svg").touch()
     main([str(ROOT / "results"), str(tmp_path)])
     drawn = {path.name for path in stale.parent.iterdir()}
-    assert drawn == {f"{family.name}.svg" for family in families(ROOT / "results")}
+    assert drawn == {f"{family.name}.svg" for family in families(ROOT / "results")} | {"parity_ponder.svg"}
     assert (tmp_path / "other.svg").exists()
 
 

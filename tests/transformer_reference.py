@@ -1,7 +1,8 @@
 """Transformer-XL and GTrXL in plain loops over steps and heads, from the papers' equations: slow, and for tests.
 
 Dai et al. 2019 (arXiv:1901.02860), appendix B; Parisotto et al. 2019 (arXiv:1910.06764), section 3 and eq. 6 to 8; Lim et al.
-2019 (arXiv:1912.09363), eq. 13 to 16; Shaw et al. 2018 (arXiv:1803.02155), section 3.2; Dehghani et al. 2019 (arXiv:1807.03819); Graves 2016 (arXiv:1603.08983), eq. 5 to 11.
+2019 (arXiv:1912.09363), eq. 13 to 16; Shaw et al. 2018 (arXiv:1803.02155), section 3.2; Dehghani et al. 2019
+(arXiv:1807.03819); Graves 2016 (arXiv:1603.08983), eq. 5 to 11.
 """
 
 from math import cos, sin, sqrt
