@@ -160,7 +160,7 @@ def test_arguments_come_from_signature_and_docstring() -> None:
 
 def test_a_benchmark_over_a_number_has_a_figure_and_its_page_shows_it(tmp_path: Path) -> None:
     rows = [
-        {"name": f"{n} of 8 set: time", "unit": "ms", "ours": n**2, "peer": None, "ratio": None, "goal": None}
+        {"name": f"{n} of 8 set: time", "unit": "ms", "ours": float(n**2), "peer": None, "ratio": None, "goal": None}
         for n in (3, 1, 2)
     ]
     [trend] = trends(rows)
