@@ -44,9 +44,11 @@ PANELS = {"dueling_corridor": "{} actions", "gtrxl_stability": "{} rate"}
 AGENTS = {"ppo", "pqn", "dqn", "r2d2", "supervised"}
 """As they are spelt in the names of experiments: there the family's name ends."""
 ABBREVIATIONS = AGENTS | {"lstm", "gru", "mlp", "ntm", "dnc"}
-SPELT = {"gtrxl": "GTrXL", "trxl": "TrXL"}
-CORES = {*SPELT, "universal", "relational"}
+SPELT = {"gtrxl": "GTrXL", "trxl": "TrXL", "universal": "Universal Transformer"}
+CORES = {*SPELT, "relational"}
 """What may stand before a family's name, for one of its experiments."""
+LEVELS = ("low", "middle", "high")
+"""In this order."""
 
 
 def title_of(name: str) -> str:
@@ -93,8 +95,9 @@ class Family:
         return (before + after).strip("_")
 
     def label(self, report: dict[str, Any]) -> str:
-        """What tells an experiment from its siblings: the rest of its name, or all of it where nothing is left."""
-        name, rest = report["experiment"], self.rest(report)
+        """What tells an experiment from its siblings: the rest of its name, the core that it begins with, or all of it."""
+        name, first = report["experiment"], report["experiment"].split("_")[0]
+        rest = self.rest(report) or (first if first in CORES else "")
         words = (SPELT.get(word, word.upper() if word in ABBREVIATIONS else word) for word in rest.split("_"))
         return ", ".join(words) if rest else name
 
@@ -118,8 +121,9 @@ def family_name(report: dict[str, Any]) -> str:
 
 
 def by_number(path: Path) -> list[tuple[int, str]]:
-    """What to sort results files by, so that 5 comes before 10."""
-    return [(int(word) if word.isdigit() else -1, word) for word in path.stem.split("_")]
+    """What to sort results files by, so that 5 comes before 10, and low before high."""
+    ranks = {level: rank for rank, level in enumerate(LEVELS)}
+    return [(int(word) if word.isdigit() else ranks.get(word, -1), word) for word in path.stem.split("_")]
 
 
 def families(folder: Path) -> list[Family]:

@@ -88,6 +88,10 @@ def test_relative_links_lead_to_files(page: Path) -> None:
         ("unheard_of_r2d2_gru", "unheard_of", "R2D2, GRU"),
         ("unheard_of", "unheard_of", "unheard_of"),
         ("cartpolesque_dqn", "cartpolesque", "DQN"),
+        ("gtrxl_tmaze", "gtrxl_tmaze", "GTrXL"),
+        ("gtrxl_tmaze_lstm", "gtrxl_tmaze", "LSTM"),
+        ("gtrxl_poc_memory", "poc_memory", "GTrXL"),
+        ("universal_copy_trxl", "universal_copy", "TrXL"),
     ],
 )
 def test_experiments_find_their_family(experiment: str, family: str, label: str) -> None:
@@ -156,6 +160,14 @@ def test_arguments_come_from_signature_and_docstring() -> None:
     assert "| `q_lambda` | `0.95` | `λ` of the targets. |" in table
     assert "| `exploration_final_eps` | `0.02` | ε at the end. |" in table
     assert "_init_setup_model" not in table
+
+
+def test_levels_are_in_their_order(tmp_path: Path) -> None:
+    for level in ("low", "middle", "high"):
+        (tmp_path / f"gtrxl_stability_{level}.json").write_text(json.dumps(report(f"gtrxl_stability_{level}")))
+    [family] = families(tmp_path)
+    assert list(family.panels()) == ["low rate", "middle rate", "high rate"]
+    assert [part.label(part.reports[0]) for part in family.panels().values()] == ["GTrXL"] * 3
 
 
 def test_a_benchmark_over_a_number_has_a_figure_and_its_page_shows_it(tmp_path: Path) -> None:
