@@ -15,6 +15,7 @@ TITLES = {
     "tmaze": "T-maze",
     "dueling_corridor": "Dueling corridor",
     "minigrid_memory": "MiniGrid Memory",
+    "gtrxl_minigrid": "MiniGrid Memory, a longer corridor",
     "ntm_copy": "Copy, with an NTM",
     "dnc_copy": "Copy, with a DNC",
     "ntm_repeat_copy": "Repeat copy",
