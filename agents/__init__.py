@@ -10,6 +10,7 @@ from saccade.agents.ppo import PPO
 from saccade.agents.pqn import PQN
 from saccade.agents.r2d2 import R2D2
 from saccade.agents.reinforce import Reinforce
+from saccade.agents.schedules import LinearWarmup
 from saccade.agents.supervised import DivergedError, Supervised
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "CheckpointError",
     "DivergedError",
     "InvalidExperienceError",
+    "LinearWarmup",
     "ManifestError",
     "Masked",
     "PolicyEvaluation",

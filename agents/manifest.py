@@ -18,6 +18,7 @@ from torch import nn
 
 import saccade.policies as policies
 from saccade.agents.reinforce import Reinforce
+from saccade.agents.schedules import LinearWarmup
 
 _SCHEDULES = (utils.LinearSchedule, utils.ConstantSchedule)
 _ACTIVATIONS = (nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Softplus)
@@ -44,7 +45,7 @@ def allowed_classes(further: Iterable[type] = ()) -> dict[str, type]:
     exported_by_torch = [thing for thing in vars(torch.optim).values() if isinstance(thing, type)]
     torch_classes = [thing for thing in exported_by_torch if issubclass(thing, torch.optim.Optimizer)]
     sb3 = [torch_layers.NatureCNN, torch_layers.FlattenExtractor, torch_layers.CombinedExtractor, *_SCHEDULES]
-    return {name_of(thing): thing for thing in [*ours, Reinforce, *torch_classes, *_ACTIVATIONS, *sb3, *further]}
+    return {name_of(thing): thing for thing in [*ours, Reinforce, LinearWarmup, *torch_classes, *_ACTIVATIONS, *sb3, *further]}
 
 
 def encode(value: Any) -> Any:

@@ -5,12 +5,16 @@ Sources: Dehghani et al. 2019, "Universal Transformers" (arXiv:1807.03819), sect
 (arXiv:1603.08983), section 3.1, for parity. Shapes: ``T`` steps, ``B`` episodes, ``L`` vectors or digits.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from gymnasium import spaces
 from jaxtyping import Integer
 
+from saccade.envs.curriculum import draw_between, make_curriculum
 from saccade.envs.ntm_tasks import ShownThenAsked, require_range
-from saccade.envs.sequence_task import Lesson, SequenceTask, told
+from saccade.envs.sequence_task import CurriculumTask, Lesson, SequenceTask, told
 from saccade.envs.task import require_at_least
 
 
@@ -48,7 +52,7 @@ class Reverse(ShownThenAsked):
         return lengths - 1 - answer
 
 
-class Addition(SequenceTask):
+class Addition(CurriculumTask):
     """Addition: two numbers are shown digit by digit, and the digits of their sum are asked for, all from the ones upwards.
 
     An episode of ``L`` digits a number, drawn from ``min_digits`` to ``max_digits``, all equally likely, takes ``3 L + 3``
@@ -73,10 +77,13 @@ class Addition(SequenceTask):
         max_digits: the most.
         base: of the digits; 10 in the paper.
         teacher_forcing: show the right answer in the step after it, in place of zeros, if another is asked then.
+        curriculum: settings of :class:`~saccade.envs.curriculum.Curriculum`, ``lessons`` (ranges of ``digits``) among them;
+            ``None`` for one lesson from ``min_digits`` to ``max_digits``.
         seed: the seed of all lanes together.
 
     Raises:
-        ValueError: ``min_digits`` is below 1, ``max_digits`` below ``min_digits``, or ``base`` below 2.
+        ValueError: ``min_digits`` is below 1, ``max_digits`` below ``min_digits``, or ``base`` below 2; a lesson has digits
+            beyond those; or as :func:`~saccade.envs.curriculum.make_curriculum`.
     """
 
     def __init__(
@@ -86,10 +93,15 @@ class Addition(SequenceTask):
         max_digits: int = 20,
         base: int = 10,
         teacher_forcing: bool = False,
+        curriculum: Mapping[str, Any] | None = None,
         seed: int | None = None,
     ) -> None:
         require_range("digits", min_digits, max_digits)
         require_at_least("base", base, 2)
+        self.curriculum = make_curriculum({"lessons": [{"digits": (min_digits, max_digits)}]}, curriculum)
+        fewest, most = self.curriculum.span("digits")
+        if fewest < min_digits or most > max_digits:
+            raise ValueError(f"lessons have {fewest} to {most} digits; they must be within {min_digits} to {max_digits}")
         seen = spaces.Box(0.0, 1.0, (base + 2,), np.float32)
         super().__init__(num_envs, 3 * max_digits + 3, seen, spaces.Discrete(base), seed)
         self.min_digits, self.max_digits, self.base = min_digits, max_digits, base
@@ -98,7 +110,7 @@ class Addition(SequenceTask):
 
     def generate(self, episodes: int) -> Lesson:
         """Draw lengths, then digits."""
-        digits = self.rng.integers(self.min_digits, self.max_digits, size=episodes, endpoint=True)
+        digits = draw_between(self.rng, self.curriculum.ranges("digits", self.curriculum.draw(self.rng, episodes)))
         most, lanes = int(digits.max()), np.arange(episodes)
         numbers = self.rng.integers(self.base, size=(2, most, episodes))
         numbers[:, np.arange(most)[:, None] >= digits] = 0

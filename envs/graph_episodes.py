@@ -4,7 +4,7 @@ Shapes as in :mod:`saccade.envs.graphs`, and ``S`` the most steps after a graph'
 """
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -12,8 +12,8 @@ from jaxtyping import Bool, Integer, Shaped
 
 from saccade.envs.curriculum import Curriculum
 from saccade.envs.graphs import BLANK, Graphs, GraphSizes, describe, draw_graphs
-from saccade.envs.sequence_task import Lesson, SequenceTask
-from saccade.envs.task import TaskStep, require_at_least
+from saccade.envs.sequence_task import CurriculumTask, Lesson
+from saccade.envs.task import require_at_least
 
 TRIED = (4, 64, 512)
 """Graphs drawn in search of a query, first few and then more, before a lesson is held to be impossible."""
@@ -37,7 +37,7 @@ class Script(NamedTuple):
     found: Bool[np.ndarray, " E"]
 
 
-class GraphTask(SequenceTask):
+class GraphTask(CurriculumTask):
     """A random graph is described edge by edge, and then asked about.
 
     Every step shows a triple of labels: source, edge, destination. A label is ``digits`` digits of ``base`` values, each
@@ -50,14 +50,10 @@ class GraphTask(SequenceTask):
     every node from the lesson's range; where there are fewer other nodes, to all of them. Labels of nodes are drawn without
     repetition; labels of edges differ among the edges of a node only.
 
-    As the task is acted in, its measure ``lesson`` is the lesson of the curriculum that new episodes are drawn from.
     Not as in the paper: no answer is the paper's pattern for the end of an answer, for an episode is over then; and the
     lessons are made for small nets on few cores.
 
     A subclass sets what :meth:`ask` reads before it calls this class's constructor.
-
-    Attributes:
-        curriculum: the lessons, and where it stands among them.
 
     Args:
         num_envs: the number of lanes.
@@ -137,29 +133,6 @@ class GraphTask(SequenceTask):
         shown = self._one_hot[told].reshape(T, episodes, -1)
         inputs = np.concatenate([shown, turns[..., None], answers[..., None]], axis=-1, dtype=np.float32)
         return Lesson(inputs, self._digits[asked].reshape(T, episodes, -1), answers, lengths)
-
-    def grade(self, right: float) -> None:
-        """Move on to the next lesson where the curriculum says so."""
-        self.curriculum.grade(right)
-
-    def step(self, actions: Integer[np.ndarray, "N D"]) -> TaskStep:
-        """As every sequence task, with the lesson as a further measure."""
-        step = super().step(actions)
-        lesson = np.full(self.num_envs, self.curriculum.level, np.float32)
-        return step._replace(measures={**(step.measures or {}), "lesson": lesson})
-
-    def get_state(self) -> dict[str, Any]:
-        """As every task, and where the curriculum stands."""
-        return {**super().get_state(), "curriculum": self.curriculum.get_state()}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from a state that :meth:`get_state` returned.
-
-        Raises:
-            ValueError: the state is of another task, or of another number of lanes or size, or curriculum.
-        """
-        super().set_state(state)
-        self.curriculum.set_state(state["curriculum"])
 
     def _draw(self, lessons: Integer[np.ndarray, " E"]) -> tuple[Graphs, Script]:
         """Graphs and queries for these lessons; a graph without a fitting query is drawn anew."""

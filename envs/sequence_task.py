@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from jaxtyping import Bool, Float32, Integer
 
+from saccade.envs.curriculum import Curriculum
 from saccade.envs.task import ActionSpace, BatchedTask, TaskStep, require_at_least
 
 GRADED = 32
@@ -147,6 +148,41 @@ class SequenceTask(BatchedTask):
             share = self._right / self._ended
             self._ended, self._right = 0, 0
             self.grade(share)
+
+
+class CurriculumTask(SequenceTask):
+    """A sequence task whose episodes are of lessons that grow harder.
+
+    As the task is acted in, its measure ``lesson`` is the lesson of the curriculum that new episodes are drawn from.
+
+    Attributes:
+        curriculum: the lessons, and where it stands among them; a subclass sets it before it draws an episode.
+    """
+
+    curriculum: Curriculum
+
+    def grade(self, right: float) -> None:
+        """Move on to the next lesson where the curriculum says so."""
+        self.curriculum.grade(right)
+
+    def step(self, actions: Integer[np.ndarray, "N ..."]) -> TaskStep:
+        """As every sequence task, with the lesson as a further measure."""
+        step = super().step(actions)
+        lesson = np.full(self.num_envs, self.curriculum.level, np.float32)
+        return step._replace(measures={**(step.measures or {}), "lesson": lesson})
+
+    def get_state(self) -> dict[str, Any]:
+        """As every sequence task, and where the curriculum stands."""
+        return {**super().get_state(), "curriculum": self.curriculum.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from a state that :meth:`get_state` returned.
+
+        Raises:
+            ValueError: the state is of another task, or of another number of lanes or size, or curriculum.
+        """
+        super().set_state(state)
+        self.curriculum.set_state(state["curriculum"])
 
 
 def told(symbols: Float32[np.ndarray, "T B S"], answers: Bool[np.ndarray, "T B"]) -> Float32[np.ndarray, "T B S"]:

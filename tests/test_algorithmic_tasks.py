@@ -59,6 +59,16 @@ def test_parity_is_that_of_the_ones() -> None:
     assert (vectors[vectors != 0] == 1).mean() == pytest.approx(0.5, abs=0.02)
 
 
+def test_addition_grows_longer_with_its_curriculum() -> None:
+    lessons = [{"digits": (2, 2)}, {"digits": (3, 5)}]
+    task = Addition(max_digits=5, curriculum={"lessons": lessons, "threshold": 0.9, "review": 0.25, "window": 1}, seed=0)
+    assert set(task.generate(50).lengths) == {9}
+    task.grade(1.0)
+    lengths = task.generate(2000).lengths
+    assert set(lengths) == {9, 12, 15, 18}
+    assert (lengths == 9).mean() == pytest.approx(0.25, abs=0.04)
+
+
 def test_parity_of_so_many_numbers() -> None:
     (vectors,) = Parity(size=7, min_set=2, max_set=3, seed=0).generate(100).inputs
     assert set((vectors != 0).sum(axis=1)) == {2, 3}
@@ -82,6 +92,8 @@ def test_the_same_seed_draws_the_same_lessons(kind: type[SequenceTask]) -> None:
         (Addition, {"min_digits": 0}, "min_digits is 0"),
         (Addition, {"min_digits": 5, "max_digits": 4}, "max_digits is 4; it must be at least min_digits, 5"),
         (Addition, {"base": 1}, "base is 1; it must be a whole number, 2 or more"),
+        (Addition, {"curriculum": {"lessons": [{"digits": (1, 21)}]}}, "lessons have 1 to 21 digits; they must be within 1 to 20"),
+        (Addition, {"curriculum": {"lessons": [{"length": (1, 2)}]}}, "a lesson has length; it must have digits"),
         (Parity, {"size": 0}, "size is 0"),
         (Parity, {"min_set": 0}, "min_set is 0"),
         (Parity, {"size": 5, "max_set": 6}, "max_set is 6; it must be at most size, 5"),

@@ -16,7 +16,7 @@ from stable_baselines3.common.utils import ConstantSchedule, LinearSchedule
 from torch import nn
 
 from checkpoints import rewrite, same_tensors, save_one
-from saccade.agents import PQN, CheckpointError, ManifestError, Reinforce
+from saccade.agents import PQN, CheckpointError, LinearWarmup, ManifestError, Reinforce
 from saccade.agents.manifest import allowed_classes, decode, decode_space, encode, encode_space
 from saccade.envs import ProbeMemory, TaskVecEnv
 from saccade.policies import GRU, CentreGaze, FeedForward, LearnedGaze, QPolicy, Retina
@@ -73,6 +73,7 @@ def test_a_space_that_has_no_json_is_named() -> None:
         Reinforce(coef=0.7),
         LinearSchedule(0.1, 0.01, 0.5),
         ConstantSchedule(0.3),
+        LinearWarmup(0.1, 0.01, 0.2),
     ],
     ids=str,
 )
@@ -158,7 +159,7 @@ def test_the_list_of_allowed_classes_holds_what_we_mean_and_nothing_else() -> No
     allowed = allowed_classes()
     ours = {name for name in allowed if name.startswith("saccade.")}
     for name in ours:
-        assert name.removeprefix("saccade.policies.") in exported or name == "saccade.agents.Reinforce"
+        assert name.removeprefix("saccade.policies.") in exported or name in {"saccade.agents.Reinforce", "saccade.agents.LinearWarmup"}
     packages = ("torch.optim.", "stable_baselines3.common.")
     strangers = {name for name in allowed.keys() - ours if not name.startswith(packages)}
     assert {name.rpartition(".")[0] for name in strangers} == {"torch.nn"}
