@@ -189,7 +189,7 @@ class PPO(SequenceAlgorithm):
         if core.cost is None and core.decision is None:
             return LossTerms(loss, metrics)  # nothing to add, which takes as long as a small layer
         extra = core_terms(
-            self.policy, core, batch.decision_log_probs, batch.continues, batch.returns - batch.rewards, self.reinforce
+            self.policy, core, batch.decision_log_probs, batch.continues, batch.returns, batch.rewards, self.reinforce
         )
         return LossTerms(loss + extra.loss, {**metrics, **extra.metrics})
 

@@ -103,8 +103,8 @@ class PQN(EpsilonGreedy, SequenceAlgorithm):
             targets = self.targets(batch, q)
         q_tm1 = chosen(q[:-1], batch.actions)
         td_loss = squared_error(q_tm1, targets).mean()
-        after = targets - batch.rewards
-        extra = core_terms(self.policy, output.core, batch.decision_log_probs, batch.continues(), after, self.reinforce)
+        log_probs, continues = batch.decision_log_probs, batch.continues()
+        extra = core_terms(self.policy, output.core, log_probs, continues, targets, batch.rewards, self.reinforce)
         metrics = {"td_loss": td_loss.detach(), "q_mean": q_tm1.detach().mean(), **extra.metrics}
         return LossTerms(td_loss + extra.loss, metrics)
 

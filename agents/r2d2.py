@@ -218,8 +218,7 @@ class R2D2(ReplayAlgorithm):
         metrics = {"td_loss": loss.detach(), "q_mean": masked_mean(q_tm1.detach(), mask), "td_error": masked_mean(errors, mask)}
         old_log_prob = batch.decisions[..., -1] if batch.decisions.shape[-1] else torch.zeros_like(mask)
         goes_on = mask * (batch.discounts > 0)
-        after = returns - batch.rewards
-        extra = core_terms(self.policy, output.core, old_log_prob, goes_on, after, self.reinforce, mask)
+        extra = core_terms(self.policy, output.core, old_log_prob, goes_on, returns, batch.rewards, self.reinforce, mask)
         return Lesson(LossTerms(loss + extra.loss, {**metrics, **extra.metrics}), priorities, batch.indices)
 
     def learned(self, batch: Sequences) -> Float[Tensor, "L N"]:

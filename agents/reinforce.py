@@ -17,7 +17,8 @@ class Reinforce:
     """How latent decisions are trained.
 
     A decision taken after step ``t`` acts from step ``t + 1`` on, so its return is the agent's own return of step ``t``
-    less the reward of step ``t``. At the last step of an episode it acts on nothing and is left out.
+    less the reward of step ``t``. At the last step of an episode it acts on nothing and is left out. A decision that comes
+    with a context of its own acts in step ``t`` already: its return is the agent's, and it is never left out.
 
     Attributes:
         coef: weight of the policy-gradient term beside the agent's loss.
@@ -91,6 +92,7 @@ def core_terms(
     old_log_prob: Float[Tensor, "T B"],
     continues: Float[Tensor, "T B"],
     returns: Float[Tensor, "T B"],
+    rewards: Float[Tensor, "T B"],
     reinforce: Reinforce,
     mask: Float[Tensor, "T B"] | None = None,
 ) -> LossTerms:
@@ -100,21 +102,24 @@ def core_terms(
         policy: holds the learned baseline.
         core: the core's output for ``T`` steps or more; further ones are left out.
         old_log_prob: of the decisions when they were taken.
-        continues: 1 where the episode goes on after the step, so that the decision acted on something, else 0.
-        returns: the agent's own return from the next step on: what followed the decision.
+        continues: 1 where a step is learned from and the episode goes on after it, else 0.
+        returns: the agent's own, of every step.
+        rewards: of every step.
         reinforce: how decisions are trained.
         mask: 1 for steps that are learned from; all are without one.
     """
-    steps = len(returns)
-    cost = core_cost(core, torch.ones_like(returns) if mask is None else mask)
-    if policy.baseline is None or core.decision is None:
+    steps, learned = len(returns), torch.ones_like(returns) if mask is None else mask
+    cost, decision = core_cost(core, learned), core.decision
+    if policy.baseline is None or decision is None:
         return cost
+    acts_at_once = decision.context is not None
+    known = core.features if decision.context is None else decision.context
     decisions = reinforce(
-        core.decision.log_prob[:steps],
+        decision.log_prob[:steps],
         old_log_prob,
-        core.decision.entropy[:steps],
-        policy.baseline(core.features[:steps].detach()).squeeze(-1),
-        returns,
-        mask=continues,
+        decision.entropy[:steps],
+        policy.baseline(known[:steps].detach()).squeeze(-1),
+        returns if acts_at_once else returns - rewards,
+        mask=learned if acts_at_once else continues,
     )
     return LossTerms(cost.loss + decisions.loss, {**cost.metrics, **decisions.metrics})

@@ -6,13 +6,18 @@ from typing import Any
 
 from saccade.policies.actor_critic import ActorCriticHead, ActorCriticOutput, ActorCriticPolicy
 from saccade.policies.adam import FusedAdam
+from saccade.policies.associative import AssociativeAttention
+from saccade.policies.attending import AttendingState
 from saccade.policies.controller import Dense
-from saccade.policies.core import Core, CoreOutput, Decision, State
+from saccade.policies.core import Core, CoreOutput, Decision, Reads, State
 from saccade.policies.dnc import DNC
 from saccade.policies.dnc_memory import DNCState, SparseLink
-from saccade.policies.gaze import CentreGaze, GazePolicy, LearnedGaze, RandomGaze
-from saccade.policies.glimpse import GlimpseNetwork, GlimpseState, RecurrentGlimpse
+from saccade.policies.gaze import CellGaze, CentreGaze, GazePolicy, LearnedGaze, RandomGaze
+from saccade.policies.glimpse import ContextNetwork, GlimpseNetwork, GlimpseState, RecurrentGlimpse
+from saccade.policies.grid import ConvGrid, Elements
 from saccade.policies.heads import DuelingHead, DuelingOutput, QHead
+from saccade.policies.introspective import Introspective, IntrospectiveState
+from saccade.policies.located import LocatedAttention
 from saccade.policies.ntm import NTM, NTMState
 from saccade.policies.policy import CorePolicy
 from saccade.policies.ponder import Ponder
@@ -20,11 +25,13 @@ from saccade.policies.q_policy import QOutput, QPolicy
 from saccade.policies.recurrent import GRU, LSTM, FeedForward, GRUState, LSTMState
 from saccade.policies.relational import Relational
 from saccade.policies.retina import Retina
+from saccade.policies.soft_attention import HardAttention, SoftAttention
 from saccade.policies.tap import Recording, TapKind, is_recording, recording, tap
 from saccade.policies.torso import ConvTorso, MLPTorso, Pixels
 from saccade.policies.transformer import GTrXL, TrXL, WindowState
 from saccade.policies.twin import Twin, TwinState
 from saccade.policies.universal import Universal
+from saccade.policies.window import WindowAttention
 
 
 def aliases(policy: Callable[..., CorePolicy]) -> dict[str, Any]:
@@ -44,6 +51,12 @@ def aliases(policy: Callable[..., CorePolicy]) -> dict[str, Any]:
         "TrxlPolicy": TrXL,
         "GtrxlPolicy": GTrXL,
         "UniversalPolicy": Universal,
+        "SoftPolicy": SoftAttention,
+        "HardPolicy": HardAttention,
+        "WindowPolicy": WindowAttention,
+        "LocatedPolicy": LocatedAttention,
+        "AssociativePolicy": AssociativeAttention,
+        "IntrospectivePolicy": Introspective,
     }
     named = {name: partial(policy, core_class=core) for name, core in cores.items()}
     return {"CorePolicy": policy, **named}  # CorePolicy: with core_class among the policy_kwargs
@@ -64,7 +77,12 @@ __all__ = [
     "ActorCriticHead",
     "ActorCriticOutput",
     "ActorCriticPolicy",
+    "AssociativeAttention",
+    "AttendingState",
+    "CellGaze",
     "CentreGaze",
+    "ContextNetwork",
+    "ConvGrid",
     "ConvTorso",
     "Core",
     "CoreOutput",
@@ -74,6 +92,7 @@ __all__ = [
     "Dense",
     "DuelingHead",
     "DuelingOutput",
+    "Elements",
     "FeedForward",
     "FusedAdam",
     "GRUState",
@@ -81,8 +100,12 @@ __all__ = [
     "GazePolicy",
     "GlimpseNetwork",
     "GlimpseState",
+    "HardAttention",
+    "Introspective",
+    "IntrospectiveState",
     "LSTMState",
     "LearnedGaze",
+    "LocatedAttention",
     "MLPTorso",
     "NTMState",
     "Pixels",
@@ -91,10 +114,12 @@ __all__ = [
     "QOutput",
     "QPolicy",
     "RandomGaze",
+    "Reads",
     "Recording",
     "RecurrentGlimpse",
     "Relational",
     "Retina",
+    "SoftAttention",
     "SparseLink",
     "State",
     "TapKind",
@@ -102,6 +127,7 @@ __all__ = [
     "Twin",
     "TwinState",
     "Universal",
+    "WindowAttention",
     "WindowState",
     "is_recording",
     "recording",

@@ -12,7 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from torch import Tensor, nn
 
 from saccade.policies.adam import FusedAdam
-from saccade.policies.core import CoreOutput, State
+from saccade.policies.core import Core, CoreOutput, Reads, State
 from saccade.policies.distributions import Scores, action_distribution
 from saccade.policies.heads import hidden_widths
 from saccade.policies.policy import CorePolicy, Observations
@@ -140,13 +140,15 @@ class ActorCriticPolicy(CorePolicy):
         super().__init__(*args, **kwargs)
 
     @classmethod
-    def default_torso(cls, observation_space: gym.Space[Any], reads_image: bool) -> type[BaseFeaturesExtractor]:
+    def default_torso(cls, observation_space: gym.Space[Any], core: type[Core]) -> type[BaseFeaturesExtractor]:
         """As SB3's PPO: vectors as they are, ``NatureCNN`` for images that are large enough for it."""
-        if reads_image or isinstance(observation_space, gym.spaces.Dict):
-            return CombinedExtractor if not reads_image else default_torso(observation_space, reads_image)
+        if Reads.VECTOR not in core.reads:
+            return default_torso(observation_space, core)
+        if isinstance(observation_space, gym.spaces.Dict):
+            return CombinedExtractor
         shape = observation_space.shape or ()
         if len(shape) == 3 and is_image_space(observation_space, check_channels=False):
-            return NatureCNN if min(shape[1:]) >= NATURE_PIXELS else default_torso(observation_space, reads_image)
+            return NatureCNN if min(shape[1:]) >= NATURE_PIXELS else default_torso(observation_space, core)
         return FlattenExtractor
 
     def build_heads(self) -> None:

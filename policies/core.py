@@ -6,6 +6,7 @@ Sequences are time-major. A state is a NamedTuple (nested, if need be) of batch-
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import torch
@@ -18,15 +19,37 @@ State: TypeAlias = Any
 """A NamedTuple of batch-first tensors, or of further such tuples."""
 
 
-class Decision(NamedTuple):
-    """A core's latent decision at every step: a gaze, say. Shapes ``[..., K]``, ``[...]``, ``[...]``.
+class Reads(Enum):
+    """What a core reads in a step, and how many axes that has."""
 
-    ``log_prob`` is differentiable with respect to the core's parameters; ``value`` never is.
+    VECTOR = ("a vector [features]", 1)
+    IMAGE = ("an image [channels, height, width]", 3)
+    GRID = ("a grid [channels, height, width]", 3)
+    SEQUENCE = ("a sequence [elements, features]", 2)
+
+    def __init__(self, words: str, axes: int) -> None:
+        self.words, self.axes = words, axes
+
+
+class Decision(NamedTuple):
+    """A core's latent decision at every step: a gaze, say.
+
+    Attributes:
+        value: what was decided; has no gradient.
+        log_prob: of that, differentiable with respect to the core's parameters.
+        entropy: of what it was drawn from.
+        context: what was known before the decision, for one that acts in its own step, as the features of that step are
+            no baseline for it; ``None`` for one that acts from the next step on.
     """
 
     value: Float[Tensor, "*batch K"]
     log_prob: Float[Tensor, "*batch"]
     entropy: Float[Tensor, "*batch"]
+    context: Float[Tensor, "*batch D"] | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Decision":
+        """The same of every part."""
+        return Decision(*(None if part is None else function(part) for part in self))  # type: ignore[arg-type]
 
 
 class CoreOutput(NamedTuple):
@@ -76,10 +99,10 @@ class Core(nn.Module, ABC):
         features_dim: ``D``, the number of output features.
         decision_size: ``K``, how many numbers a latent decision has; 0 for cores that take none.
         trains_decisions: whether those decisions have probabilities for REINFORCE to raise or lower.
-        reads_image: whether the core needs an image or grid (``[C, H, W]``) instead of a vector from its torso.
+        reads: what the core can read, what it is made for first.
     """
 
-    reads_image: ClassVar[bool] = False
+    reads: ClassVar[tuple[Reads, ...]] = (Reads.VECTOR,)
 
     def __init__(self, input_shape: Sequence[int], features_dim: int, decision_size: int = 0) -> None:
         super().__init__()
@@ -184,7 +207,7 @@ class Core(nn.Module, ABC):
         if starts.device.type != "cpu" or starts.any():
             state = reset_state(state, self.initial_state(inputs.shape[1]), starts)
         output = self.step(inputs[0], state, None if replay is None else replay[0], deterministic)
-        decision = None if output.decision is None else Decision(*(part[None] for part in output.decision))
+        decision = None if output.decision is None else output.decision.map(lambda part: part[None])
         cost, ponder = (None if part is None else part[None] for part in (output.cost, output.ponder))
         return CoreOutput(output.features[None], output.state, decision, cost, ponder)
 
@@ -197,11 +220,10 @@ def check_input_shape(core: type[Core], input_shape: Sequence[int]) -> None:
     """Refuse an input that the core cannot read.
 
     Raises:
-        ValueError: a core that looks at images was given a vector, or the other way round.
+        ValueError: a core that looks at images was given a vector, say, or the other way round.
     """
-    needed = 3 if core.reads_image else 1
-    if len(input_shape) != needed:
-        wants = "an image [channels, height, width]" if core.reads_image else "a vector [features]"
+    if len(input_shape) not in {kind.axes for kind in core.reads}:
+        wants = " or ".join(kind.words for kind in core.reads)
         raise ValueError(f"{core.__name__} reads {wants}; its input has shape {list(input_shape)}")
 
 
@@ -216,13 +238,15 @@ def join_outputs(outputs: Sequence[CoreOutput]) -> CoreOutput:
 
 
 def _combine(function: Callable[[list[Tensor]], Tensor], outputs: Sequence[CoreOutput]) -> CoreOutput:
+    def combined(parts: Sequence[Tensor | None]) -> Tensor | None:
+        there = [part for part in parts if part is not None]
+        return function(there) if there else None
+
     decisions = [output.decision for output in outputs if output.decision is not None]
-    costs = [output.cost for output in outputs if output.cost is not None]
-    ponders = [output.ponder for output in outputs if output.ponder is not None]
     return CoreOutput(
         function([output.features for output in outputs]),
         outputs[-1].state,
-        Decision(*(function(list(parts)) for parts in zip(*decisions, strict=True))) if decisions else None,
-        function(costs) if costs else None,
-        function(ponders) if ponders else None,
+        Decision(*map(combined, zip(*decisions, strict=True))) if decisions else None,  # type: ignore[arg-type]
+        combined([output.cost for output in outputs]),
+        combined([output.ponder for output in outputs]),
     )

@@ -4,9 +4,10 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from saccade.policies.controller import check_sizes
 from saccade.policies.core import Decision
 
 
@@ -66,6 +67,48 @@ class LearnedGaze(GazePolicy):
         return Decision(replay, log_prob, entropy)
 
 
+class CellGaze(GazePolicy):
+    """One of the cells of a grid over the image, each with a probability computed from the features, for REINFORCE.
+
+    A gaze is the middle of a cell; one that is scored may lie anywhere in it.
+
+    Args:
+        features_dim: ``D``.
+        rows: of cells.
+        columns: of cells.
+        detach: keep REINFORCE's gradient out of the features.
+
+    Raises:
+        ValueError: ``rows`` or ``columns`` is below 1.
+    """
+
+    centres: Tensor
+
+    def __init__(self, features_dim: int, rows: int = 6, columns: int = 6, detach: bool = False) -> None:
+        super().__init__()
+        check_sizes("CellGaze", rows=rows, columns=columns)
+        self.rows, self.columns, self.detach = rows, columns, detach
+        self.scores = nn.Linear(features_dim, rows * columns)
+        nn.init.zeros_(self.scores.bias)
+        nn.init.normal_(self.scores.weight, std=0.1 / math.sqrt(features_dim))
+        self.register_buffer("centres", cell_centres(rows, columns), persistent=False)
+
+    def forward(
+        self, features: Float[Tensor, "*batch D"], replay: Float[Tensor, "*batch 2"] | None, deterministic: bool
+    ) -> Decision:
+        """A cell by the softmax of its scores."""
+        log_probs = self.scores(features.detach() if self.detach else features).log_softmax(-1)
+        probs = log_probs.exp()
+        if replay is not None:
+            cell = cell_of(replay, self.rows, self.columns)
+        elif deterministic:
+            cell = log_probs.argmax(-1)
+        else:
+            cell = torch.multinomial(probs.detach().flatten(0, -2), 1).view(probs.shape[:-1])
+        log_prob = log_probs.gather(-1, cell.unsqueeze(-1)).squeeze(-1)
+        return Decision(self.centres[cell] if replay is None else replay, log_prob, -(probs * log_probs).sum(-1))
+
+
 class UntrainedGaze(GazePolicy):
     """Shared by gazes without parameters, the baselines that a learned gaze has to beat."""
 
@@ -101,3 +144,16 @@ class RandomGaze(UntrainedGaze):
     def choose(self, shape: Float[Tensor, "*batch 2"]) -> Tensor:
         """Uniform in ``[-1, 1]^2``."""
         return torch.rand_like(shape) * 2 - 1
+
+
+def cell_centres(height: int, width: int) -> Float[Tensor, "places 2"]:
+    """The middle of each cell of a grid, ``(x, y)`` in ``[-1, 1]``, row by row."""
+    y, x = ((torch.arange(length) + 0.5) / length * 2 - 1 for length in (height, width))
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1).flatten(0, 1)
+
+
+def cell_of(gaze: Float[Tensor, "*batch 2"], height: int, width: int) -> Int[Tensor, "*batch"]:
+    """The number of the cell, row by row, that ``(x, y)`` lies in; of the nearest one outside ``[-1, 1]``."""
+    places = (gaze + 1) / 2 * gaze.new_tensor([width, height])
+    column, row = places.floor().long().clamp(min=0).unbind(-1)
+    return row.clamp(max=height - 1) * width + column.clamp(max=width - 1)

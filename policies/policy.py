@@ -77,7 +77,7 @@ class CorePolicy(BasePolicy):
         mixed_precision: bool = False,
         normalize_observations: bool = False,
     ) -> None:
-        torso_class = features_extractor_class or self.default_torso(observation_space, core_class.reads_image)
+        torso_class = features_extractor_class or self.default_torso(observation_space, core_class)
         check_space(observation_space, torso_class, features_extractor_kwargs or {})
         super().__init__(
             observation_space,
@@ -107,9 +107,9 @@ class CorePolicy(BasePolicy):
         self._a_weight = (next(self.parameters()),)
 
     @classmethod
-    def default_torso(cls, observation_space: gym.Space[Any], reads_image: bool) -> type[BaseFeaturesExtractor]:
+    def default_torso(cls, observation_space: gym.Space[Any], core: type[Core]) -> type[BaseFeaturesExtractor]:
         """The torso where none is named."""
-        return default_torso(observation_space, reads_image)
+        return default_torso(observation_space, core)
 
     def build_heads(self) -> None:
         """Make the heads; called once, before the optimiser is made, so that it trains them."""

@@ -27,6 +27,7 @@ class TapKind(StrEnum):
     LINK = "link"  # from slot to slot, [B, N, N]: how much the row's was written right after the column's, from 0 to 1
     CONTENT = "content"  # what each slot holds, [B, N, W]
     GATE = "gate"  # numbers from 0 to 1, [B, ...]: gates, modes, kernels
+    ELEMENTS = "elements"  # elements of an observed sequence, [B, ..., L]
     TIME = "time"  # past steps, [B, ..., window]
     GAZE = "gaze"  # a place in [-1, 1]^2, (x, y), [B, 2]
     PONDER = "ponder"  # steps spent, [B]

@@ -10,6 +10,9 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, NatureCNN
 from torch import Tensor, nn
 
+from saccade.policies.core import Core, Reads
+from saccade.policies.grid import ConvGrid, Elements
+
 NATURE_PIXELS = 36
 """The least height and width that ``NatureCNN``'s three strided convolutions can read."""
 
@@ -119,10 +122,12 @@ def put_channels_last(torso: nn.Module) -> None:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
 
 
-def default_torso(observation_space: gym.Space[Any], reads_image: bool) -> type[BaseFeaturesExtractor]:
-    """The torso where none is named: the image itself for cores that look, convolutions for images, layers for vectors."""
-    if reads_image:
-        return Pixels
+def default_torso(observation_space: gym.Space[Any], core: type[Core]) -> type[BaseFeaturesExtractor]:
+    """The torso where none is named: what the core is made for, of an image; convolutions for images, layers for vectors."""
+    is_sequence = isinstance(observation_space, gym.spaces.Box) and len(observation_space.shape) == Reads.SEQUENCE.axes
+    reads = Reads.SEQUENCE if is_sequence and Reads.SEQUENCE in core.reads else core.reads[0]
+    if reads is not Reads.VECTOR:
+        return {Reads.IMAGE: Pixels, Reads.GRID: ConvGrid, Reads.SEQUENCE: Elements}[reads]
     if is_image_space(observation_space, check_channels=False) and len(observation_space.shape or ()) == 3:
         large = min((observation_space.shape or ())[1:]) >= NATURE_PIXELS
         return NatureCNN if large else ConvTorso

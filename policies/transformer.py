@@ -58,6 +58,20 @@ class View(NamedTuple):
         return WindowState(after, self.kept.to(after.dtype))
 
 
+def look_back(state: WindowState, episode_starts: Bool[Tensor, "T B"]) -> View:
+    """What a sequence can see of the steps before it, and of its own."""
+    filled = (state.filled > 0.5) & ~episode_starts[0][:, None]
+    window = filled.shape[1]
+    # Of a window that is not full yet, only as much as any step can see.
+    unused = int((~filled.any(0)).cumprod(0).sum())
+    seen = min(window, window - unused + len(episode_starts) - 1)
+    episodes = count_episodes(filled, episode_starts)
+    kept = (episodes == episodes[:, -1:])[:, -window:]
+    # A slot that holds no step may hold anything, not a number even, and zero times that is not zero.
+    past = state.memory.masked_fill(~filled[:, None, :, None], 0)[:, :, window - seen :].permute(1, 2, 0, 3)
+    return View(past, hidden_steps(episodes[:, window - seen :], seen, past.dtype), kept)
+
+
 class WindowTransformer(Core):
     """Shared by Transformers over a window; features ``[..., D]`` are the last layer's output.
 
@@ -157,7 +171,7 @@ class WindowTransformer(Core):
         deterministic: bool = False,
     ) -> CoreOutput:
         """All steps at once, layer by layer: one masked attention over the window and the sequence."""
-        view = self.look_back(state, episode_starts)
+        view = look_back(state, episode_starts)
         stream, lines, weights = self.embedding(inputs), [], []
         for block, past in zip(self.blocks, view.past, strict=True):
             lines.append(torch.cat([past, stream]))
@@ -166,18 +180,6 @@ class WindowTransformer(Core):
         if is_recording():
             self.show(torch.stack([one[:, :, 0] for one in weights if one is not None], dim=1), "layer")
         return CoreOutput(stream, view.state_after(lines))
-
-    def look_back(self, state: WindowState, episode_starts: Bool[Tensor, "T B"]) -> View:
-        """What a sequence can see of the steps before it, and of its own."""
-        filled = (state.filled > 0.5) & ~episode_starts[0][:, None]
-        # Of a window that is not full yet, only as much as any step can see.
-        unused = int((~filled.any(0)).cumprod(0).sum())
-        seen = min(self.window, self.window - unused + len(episode_starts) - 1)
-        episodes = count_episodes(filled, episode_starts)
-        kept = (episodes == episodes[:, -1:])[:, -self.window :]
-        # A slot that holds no step may hold anything, not a number even, and zero times that is not zero.
-        past = state.memory.masked_fill(~filled[:, None, :, None], 0)[:, :, self.window - seen :].permute(1, 2, 0, 3)
-        return View(past, hidden_steps(episodes[:, self.window - seen :], seen, past.dtype), kept)
 
     def show(self, weights: Float[Tensor, "B L H W1"], word: str) -> None:
         """Tap what one step attended to in each layer, or whatever the word for it is."""

@@ -15,7 +15,7 @@ from saccade.policies.core import CoreOutput, State
 from saccade.policies.halting import Halting, Progress
 from saccade.policies.relative_attention import RelativeAttention, sinusoids
 from saccade.policies.tap import TapKind, is_recording, tap
-from saccade.policies.transformer import WindowTransformer
+from saccade.policies.transformer import WindowTransformer, look_back
 from saccade.policies.transformer_acting import HeldWindow
 from saccade.policies.transformer_blocks import Block, PostNormBlock
 
@@ -123,7 +123,7 @@ class Universal(WindowTransformer):
         deterministic: bool = False,
     ) -> CoreOutput:
         """All steps at once, until all have halted."""
-        view = self.look_back(state, episode_starts)
+        view = look_back(state, episode_starts)
         block = cast("Block", self.blocks[0])
         stream, lines, weights = self.embedding(inputs), [], []
         thought = Thought.begin(stream)

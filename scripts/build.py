@@ -20,7 +20,7 @@ from saccade.agents.algorithm import CoreAlgorithm
 from saccade.agents.archive import CheckpointError
 from saccade.agents.manifest import ManifestError, allowed_classes, name_of
 from saccade.envs import WRAPPERS, CannotMakeEnvironment, make_vec_env
-from saccade.policies import Core
+from saccade.policies import Core, Reads
 from saccade.scripts.errors import UserError
 
 EXPORTED = [getattr(agents, name) for name in agents.__all__]
@@ -161,9 +161,11 @@ def make_agent(cfg: DictConfig, env: VecEnv) -> CoreAlgorithm:
     if not (isinstance(core, type) and issubclass(core, Core)):
         raise UserError(f"policy.core is {cfg.policy.get('core')}, and a policy needs a core: policy=lstm, for one")
     space = env.observation_space
-    if core.reads_image and not (isinstance(space, gym.spaces.Box) and len(space.shape) == 3):
+    looks = Reads.VECTOR not in core.reads
+    if looks and not (isinstance(space, gym.spaces.Box) and len(space.shape) in {3, *(kind.axes for kind in core.reads)}):
+        what = "sequences or images" if Reads.SEQUENCE in core.reads else "images"
         raise UserError(
-            f"{core.__name__} looks at images, and {cfg.env.id} shows {space}; policy=lstm, gru or mlp reads vectors"
+            f"{core.__name__} looks at {what}, and {cfg.env.id} shows {space}; policy=lstm, gru or mlp reads vectors"
         )
     try:
         model: CoreAlgorithm = make("CorePolicy", env, policy_kwargs=kwargs, seed=cfg.seed, device=cfg.device)

@@ -266,7 +266,7 @@ def check_tap(name: str, kind: TapKind, values: Tensor) -> None:
     """Attention sums to one, a head's weights to one at most; gates, usage and links are from 0 to 1; shapes are the kind's."""
     axes = {TapKind.LINK: 4, TapKind.CONTENT: 4, TapKind.USAGE: 3, TapKind.GAZE: 3}.get(kind, values.ndim)
     assert values.ndim == axes, f"tap {name} of kind {kind} has shape {list(values.shape)}"
-    if kind in (TapKind.MEMORY, TapKind.TIME, TapKind.SPACE):
+    if kind in (TapKind.MEMORY, TapKind.TIME, TapKind.SPACE, TapKind.ELEMENTS):
         assert (values >= 0).all(), f"tap {name} has negative weights"
         total = values.sum((-2, -1) if kind is TapKind.SPACE else -1)
         enough = (total >= 1 - 1e-5) | (kind is TapKind.MEMORY)  # a head of a memory may read, or write, nothing

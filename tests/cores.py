@@ -1,31 +1,41 @@
 """The table of cores: one row each, on which every check of tests/test_core_conformance.py runs. Sizes are distinct primes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from saccade.policies import (
     DNC,
     GRU,
     LSTM,
     NTM,
+    AssociativeAttention,
+    CellGaze,
     CentreGaze,
+    ContextNetwork,
     Core,
     Dense,
     FeedForward,
     GTrXL,
+    HardAttention,
+    Introspective,
     LearnedGaze,
+    LocatedAttention,
     Ponder,
     RandomGaze,
     RecurrentGlimpse,
     Retina,
+    SoftAttention,
     TrXL,
     Universal,
+    WindowAttention,
 )
 from saccade.policies.twin import Twin
 
 VECTOR = (11,)
 IMAGE = (3, 23, 29)
+GRID, SEQUENCE = (7, 3, 5), (11, 3)
+TINY_GRID, TINY_SEQUENCE = (3, 2, 3), (5, 2)
 
 
 class CoreRow(NamedTuple):
@@ -67,7 +77,10 @@ TINY_IMAGE = (1, 5, 7)
 GAZE_MEAN = frozenset({"gaze_policy.mean.weight", "gaze_policy.mean.bias"})
 
 
-def glimpse_row(name: str, beyond_features: frozenset[str] = frozenset(), **arguments: Callable[..., object]) -> CoreRow:
+CELL_SCORES = frozenset({"gaze_policy.scores.weight", "gaze_policy.scores.bias"})
+
+
+def glimpse_row(name: str, beyond_features: frozenset[str] = frozenset(), **arguments: Any) -> CoreRow:
     """A row for the recurrent glimpse with these arguments."""
     make, tiny = partial(glimpse, **arguments), partial(tiny_glimpse, **arguments)  # type: ignore[arg-type]
     return CoreRow(name, make, IMAGE, tiny, TINY_IMAGE, beyond_features)
@@ -114,6 +127,21 @@ def ponder_row(name: str, make: Callable[..., Core], tiny: Callable[..., Core]) 
     """A row for this core, run several times a step."""
     return CoreRow(name, partial(Ponder, core=make, **SHALLOW), VECTOR, partial(Ponder, core=tiny, **SHALLOW), (3,))
 
+
+def attending_row(name: str, make: Callable[..., Core], shape: tuple[int, ...], tiny: tuple[int, ...], **sizes: int) -> CoreRow:
+    """A row for a core that attends with these sizes, of which the tiny one has 1 or 2."""
+    small = {key: min(size, 2) for key, size in sizes.items()}
+    return CoreRow(name, partial(make, hidden_size=13, **sizes), shape, partial(make, hidden_size=3, **small), tiny)
+
+
+def of_ntm(input_shape: Sequence[int], hidden_size: int) -> Core:
+    """An NTM as the memory of another core."""
+    return NTM(input_shape, slots=5, width=3, controller=partial(Dense, hidden_size=hidden_size))
+
+
+soft = {"n_heads": 3, "key_size": 5, "value_size": 7, "basis": 1, "query_size": 11}
+associative = {"key_size": 5, "value_size": 7}
+coarse = partial(ContextNetwork, context_size=5, pixels=3)
 
 ROWS = [
     CoreRow("feed forward", FeedForward, VECTOR, FeedForward, (3,)),
@@ -162,6 +190,22 @@ ROWS = [
     glimpse_row("glimpse, gru", GAZE_MEAN, memory=GRU),
     glimpse_row("glimpse, sigma learned", GAZE_MEAN | {"gaze_policy.log_sigma"}, gaze=partial(LearnedGaze, learn_sigma=True)),
     glimpse_row("glimpse, wide gaze", GAZE_MEAN, gaze=partial(LearnedGaze, sigma=0.5)),
+    glimpse_row("glimpse, cells", CELL_SCORES, gaze=partial(CellGaze, rows=3, columns=2)),
+    glimpse_row("glimpse, three looks", GAZE_MEAN, n_glimpses=3),
+    glimpse_row("glimpse, context", GAZE_MEAN, context=coarse),
+    glimpse_row(
+        "glimpse, two looks with context", GUIDE, n_glimpses=2, context=partial(ContextNetwork, context_size=5, pixels=3)
+    ),
     glimpse_row("glimpse, random gaze", gaze=RandomGaze),
     glimpse_row("glimpse, centre gaze", gaze=CentreGaze),
+    attending_row("soft", SoftAttention, GRID, TINY_GRID, **soft),
+    attending_row("soft, gru", partial(SoftAttention, memory=GRU), GRID, TINY_GRID, **soft),
+    attending_row("hard", HardAttention, GRID, TINY_GRID, **soft),
+    attending_row("associative, grid", AssociativeAttention, GRID, TINY_GRID, **associative),
+    attending_row("associative, sequence", AssociativeAttention, SEQUENCE, TINY_SEQUENCE, **associative),
+    attending_row("associative, dot", partial(AssociativeAttention, score="dot"), GRID, TINY_GRID, **associative),
+    attending_row("located", LocatedAttention, SEQUENCE, TINY_SEQUENCE, mixtures=3),
+    attending_row("window", WindowAttention, IMAGE, TINY_IMAGE, filters=3, glimpse_size=17, pathway_size=19),
+    attending_row("introspective", Introspective, VECTOR, (3,), n_heads=3, window=4),
+    attending_row("introspective, ntm", partial(Introspective, memory=of_ntm), VECTOR, (3,), n_heads=1, window=9),
 ]

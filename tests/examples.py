@@ -85,7 +85,7 @@ def step_by_step(core: Core, call: Example) -> CoreOutput:
     decision = outputs[0].decision
     if decision is not None:
         parts = zip(*(output.decision or () for output in outputs), strict=True)
-        decision = type(decision)(*(torch.cat(part) for part in parts))
+        decision = type(decision)(*(None if part[0] is None else torch.cat(part) for part in parts))
     cost, ponder = (
         None if parts[0] is None else torch.cat(parts)
         for parts in ([output.cost for output in outputs], [output.ponder for output in outputs])
@@ -96,6 +96,6 @@ def step_by_step(core: Core, call: Example) -> CoreOutput:
 def pick(output: CoreOutput, lanes: list[int]) -> CoreOutput:
     """Some lanes of an output."""
     state = map_state(lambda leaf: leaf[lanes], output.state)
-    decision = output.decision and type(output.decision)(*(part[:, lanes] for part in output.decision))
+    decision = output.decision and output.decision.map(lambda part: part[:, lanes])
     cost, ponder = (None if part is None else part[:, lanes] for part in (output.cost, output.ponder))
     return CoreOutput(output.features[:, lanes], state, decision, cost, ponder)

@@ -92,7 +92,7 @@ def test_the_same_seed_draws_the_same_lessons(kind: type[SequenceTask]) -> None:
         (Addition, {"min_digits": 0}, "min_digits is 0"),
         (Addition, {"min_digits": 5, "max_digits": 4}, "max_digits is 4; it must be at least min_digits, 5"),
         (Addition, {"base": 1}, "base is 1; it must be a whole number, 2 or more"),
-        (Addition, {"curriculum": {"lessons": [{"digits": (1, 21)}]}}, "lessons have 1 to 21 digits; they must be within 1 to 20"),
+        (Addition, {"curriculum": {"lessons": [{"digits": (1, 21)}]}}, "1 to 21 digits; they must be within 1 to 20"),
         (Addition, {"curriculum": {"lessons": [{"length": (1, 2)}]}}, "a lesson has length; it must have digits"),
         (Parity, {"size": 0}, "size is 0"),
         (Parity, {"min_set": 0}, "min_set is 0"),

@@ -55,7 +55,7 @@ def test_a_state_dict_holds_everything(row: CoreRow) -> None:
 @every_core
 def test_the_wrong_kind_of_input_is_refused(row: CoreRow) -> None:
     vector = len(row.input_shape) == 1
-    wants, given = ("vector", (3, 5, 7)) if vector else ("image", (11,))
+    wants, given = ("vector", (3, 5, 7)) if vector else ("image|grid|sequence", (11,))
     with pytest.raises(ValueError, match=wants) as error:
         row.make(given)
     assert str(list(given)) in str(error.value)

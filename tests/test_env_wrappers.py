@@ -19,6 +19,7 @@ from saccade.envs import (
     HideVelocity,
     make_vec_env,
 )
+from saccade.policies import FeedForward
 from saccade.policies.torso import MLPTorso, default_torso
 
 HIDDEN = partial(HideVelocity, keep=[2, 0])
@@ -69,7 +70,7 @@ def test_a_grid_view_tells_what_minigrid_tells() -> None:
     venv = make_vec_env("MiniGrid-MemoryS7-v0", 2, seed=3, wrappers=[GridView])
     env = GridView(gym.make("MiniGrid-MemoryS7-v0"))
     assert venv.observation_space == env.observation_space == spaces.Box(0, 1, (20, 7, 7), np.uint8)
-    assert default_torso(env.observation_space, reads_image=False) is MLPTorso
+    assert default_torso(env.observation_space, FeedForward) is MLPTorso
     kinds, colours = len(OBJECT_TO_IDX), len(COLOR_TO_IDX)
     assert kinds + colours + len(STATE_TO_IDX) == 20
     env.reset(seed=3)

@@ -159,7 +159,10 @@ def test_the_list_of_allowed_classes_holds_what_we_mean_and_nothing_else() -> No
     allowed = allowed_classes()
     ours = {name for name in allowed if name.startswith("saccade.")}
     for name in ours:
-        assert name.removeprefix("saccade.policies.") in exported or name in {"saccade.agents.Reinforce", "saccade.agents.LinearWarmup"}
+        assert name.removeprefix("saccade.policies.") in exported or name in {
+            "saccade.agents.Reinforce",
+            "saccade.agents.LinearWarmup",
+        }
     packages = ("torch.optim.", "stable_baselines3.common.")
     strangers = {name for name in allowed.keys() - ours if not name.startswith(packages)}
     assert {name.rpartition(".")[0] for name in strangers} == {"torch.nn"}
