@@ -35,6 +35,7 @@ from saccade.envs.registry import (
 )
 from saccade.envs.sequence_task import Lesson, SequenceTask
 from saccade.envs.shrdlu import MiniShrdlu
+from saccade.envs.spotlight import Spotlight
 from saccade.envs.task import BatchedTask, TaskStep
 from saccade.envs.tmaze import TMaze
 from saccade.envs.vec_env import TaskVecEnv
@@ -83,6 +84,7 @@ __all__ = [
     "Reverse",
     "SequenceTask",
     "ShortestPath",
+    "Spotlight",
     "TMaze",
     "TaskEnv",
     "TaskStep",

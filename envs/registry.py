@@ -18,6 +18,7 @@ from saccade.envs.poc_memory import PocMemory
 from saccade.envs.probes import ProbeAction, ProbeConstant, ProbeDiscount, ProbeMemory, ProbeObservation, ProbePolicy
 from saccade.envs.recall import AssociativeRecall, DynamicNGrams
 from saccade.envs.shrdlu import MiniShrdlu
+from saccade.envs.spotlight import Spotlight
 from saccade.envs.task import BatchedTask
 from saccade.envs.tmaze import TMaze
 
@@ -32,6 +33,7 @@ TASKS: dict[str, type[BatchedTask]] = {
     "saccade/PocMemory-v0": PocMemory,
     "saccade/TMaze-v0": TMaze,
     "saccade/Corridor-v0": Corridor,
+    "saccade/Spotlight-v0": Spotlight,
     "saccade/Copy-v0": Copy,
     "saccade/RepeatCopy-v0": RepeatCopy,
     "saccade/AssociativeRecall-v0": AssociativeRecall,

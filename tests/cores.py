@@ -193,9 +193,7 @@ ROWS = [
     glimpse_row("glimpse, cells", CELL_SCORES, gaze=partial(CellGaze, rows=3, columns=2)),
     glimpse_row("glimpse, three looks", GAZE_MEAN, n_glimpses=3),
     glimpse_row("glimpse, context", GAZE_MEAN, context=coarse),
-    glimpse_row(
-        "glimpse, two looks with context", GUIDE, n_glimpses=2, context=partial(ContextNetwork, context_size=5, pixels=3)
-    ),
+    glimpse_row("glimpse, context, two looks", GAZE_MEAN, n_glimpses=2, context=coarse),
     glimpse_row("glimpse, random gaze", gaze=RandomGaze),
     glimpse_row("glimpse, centre gaze", gaze=CentreGaze),
     attending_row("soft", SoftAttention, GRID, TINY_GRID, **soft),
