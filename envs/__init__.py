@@ -9,6 +9,7 @@ from saccade.envs.catch import Catch
 from saccade.envs.checked import WrongExperienceError
 from saccade.envs.corridor import Corridor, Dynamics
 from saccade.envs.curriculum import Curriculum
+from saccade.envs.digits import Digits
 from saccade.envs.graph_tasks import GraphInference, GraphTraversal, ShortestPath
 from saccade.envs.gym_env import TaskEnv
 from saccade.envs.make import BadEnvironmentArguments, make_vec_env
@@ -58,6 +59,7 @@ __all__ = [
     "Copy",
     "Corridor",
     "Curriculum",
+    "Digits",
     "DynamicNGrams",
     "Dynamics",
     "EnvironmentRow",

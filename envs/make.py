@@ -78,10 +78,10 @@ def make_vec_env(
         return _seeded(_make_atari(env_id, n_envs, arguments), seed)
     spec = find_spec(env_id)
     task = task_class(spec)
-    if task is not None:
-        _refuse_wrappers(spec.id, wrappers)
-        return _seeded(_make_task(spec.id, task, n_envs, arguments), seed)
     try:
+        if task is not None:
+            _refuse_wrappers(spec.id, wrappers)
+            return _seeded(_make_task(spec.id, task, n_envs, arguments), seed)
         if spec.entry_point is None:
             _refuse_wrappers(spec.id, wrappers)
             envs = gym.make_vec(spec.id, n_envs, vectorization_mode="vector_entry_point", **arguments)

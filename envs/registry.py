@@ -11,6 +11,7 @@ from gymnasium.envs.registration import EnvSpec
 from saccade.envs.algorithmic_tasks import Addition, Parity, Reverse
 from saccade.envs.catch import Catch
 from saccade.envs.corridor import Corridor
+from saccade.envs.digits import Digits
 from saccade.envs.graph_tasks import GraphInference, GraphTraversal, ShortestPath
 from saccade.envs.gym_env import TaskEnv, load_task
 from saccade.envs.ntm_tasks import Copy, PrioritySort, RepeatCopy
@@ -34,6 +35,7 @@ TASKS: dict[str, type[BatchedTask]] = {
     "saccade/TMaze-v0": TMaze,
     "saccade/Corridor-v0": Corridor,
     "saccade/Spotlight-v0": Spotlight,
+    "saccade/Digits-v0": Digits,
     "saccade/Copy-v0": Copy,
     "saccade/RepeatCopy-v0": RepeatCopy,
     "saccade/AssociativeRecall-v0": AssociativeRecall,
@@ -176,9 +178,12 @@ def _core(name: str) -> str:
 def _row(spec: EnvSpec) -> EnvironmentRow:
     cls = task_class(spec)
     if cls is not None:
-        lane = TaskEnv(cls)
         summary = (cls.__doc__ or "").partition("\n")[0]
         group = cls.__module__.partition(".")[0]
+        try:
+            lane = TaskEnv(cls)
+        except ImportError as error:
+            return EnvironmentRow(group, spec.id, f"{summary} ({error})", "", "")
         return EnvironmentRow(group, spec.id, summary, _describe(lane.observation_space), _describe(lane.action_space))
     where = spec.entry_point if isinstance(spec.entry_point, str) else getattr(spec.entry_point, "__module__", "")
     parts = str(where).partition(":")[0].split(".")

@@ -29,13 +29,13 @@ SIGNS = np.array(
 class Spotlight(BatchedTask):
     """Spotlight: of many places that show signs, one is lit; name the sign that it showed when the signal was given.
 
-    The screen is ``rows`` by ``columns`` places of ``cell`` by ``cell`` pixels. Every step, each place shows one of ``signs`` signs,
-    drawn anew. One place, the same for a whole episode, is lit. At one moment, drawn from ``first_moment`` to
+    The screen is ``rows`` by ``columns`` places of ``cell`` by ``cell`` pixels. Every step, each place shows one of ``signs``
+    signs, drawn anew. One place, the same for a whole episode, is lit. At one moment, drawn from ``first_moment`` to
     ``steps - 2``, all equally likely, the signal is given. In the last step the action has to name the sign that the lit place
     showed at that moment: 1 if it does, else 0. Other actions do not matter.
 
-    An observation is uint8 ``[3, H, W]``, 0 or 255: the signs; the light, over all pixels of the lit place; the signal, over the
-    whole screen at its moment.
+    An observation is uint8 ``[3, H, W]``, 0 or 255: the signs; the light, over all pixels of the lit place; the signal, over
+    the whole screen at its moment.
 
     The best return is 1 (:attr:`optimal_return`), for whoever finds the light before the signal, looks there at that moment,
     and remembers; a guess has ``1 / signs``.
