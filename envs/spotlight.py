@@ -64,12 +64,12 @@ class Spotlight(BatchedTask):
     def __init__(
         self,
         num_envs: int = 1,
-        rows: int = 4,
-        columns: int = 4,
+        rows: int = 3,
+        columns: int = 3,
         cell: int = 4,
-        signs: int = 4,
-        steps: int = 8,
-        first_moment: int = 3,
+        signs: int = 3,
+        steps: int = 6,
+        first_moment: int = 2,
         seed: int | None = None,
     ) -> None:
         limits = {"rows": (rows, 1), "columns": (columns, 1), "cell": (cell, SIGN), "signs": (signs, 2), "steps": (steps, 2)}
