@@ -30,18 +30,18 @@ class Spotlight(BatchedTask):
     """Spotlight: of many places that show signs, one is lit; name the sign that it showed when the signal was given.
 
     The screen is ``rows`` by ``columns`` places of ``cell`` by ``cell`` pixels. Every step, each place shows one of ``signs``
-    signs, drawn anew. One place, the same for a whole episode, is lit. At one moment, drawn from ``first_moment`` to
-    ``steps - 2``, all equally likely, the signal is given. In the last step the action has to name the sign that the lit place
-    showed at that moment: 1 if it does, else 0. Other actions do not matter.
+    signs, drawn anew. One place is lit in the first ``lit`` steps. At one moment, drawn from ``first_moment`` to ``steps - 2``,
+    all equally likely, the signal is given. In the last step the action has to name the sign that this place showed at that
+    moment: 1 if it does, else 0. Other actions do not matter.
 
     An observation is uint8 ``[3, H, W]``, 0 or 255: the signs; the light, over all pixels of the lit place; the signal, over
     the whole screen at its moment.
 
-    The best return is 1 (:attr:`optimal_return`), for whoever finds the light before the signal, looks there at that moment,
-    and remembers; a guess has ``1 / signs``.
+    The best return is 1 (:attr:`optimal_return`), for whoever finds the light, remembers where it was, looks there at the
+    moment of the signal, and remembers what was there; a guess has ``1 / signs``.
 
     Attributes:
-        place: the lit place of each lane, row by row.
+        place: the place of each lane that is lit at first, row by row.
         moment: when the signal is given.
         time: the present step, from 0 on.
 
@@ -52,6 +52,7 @@ class Spotlight(BatchedTask):
         cell: pixels of a place, each way.
         signs: how many signs there are, 2 to 6.
         steps: of an episode.
+        lit: how many steps the light is on; ``None`` for all along, so that where to look need not be remembered.
         first_moment: the earliest step in which the signal may be given, at most ``steps - 2``.
         seed: the seed of all lanes together.
 
@@ -69,6 +70,7 @@ class Spotlight(BatchedTask):
         cell: int = 4,
         signs: int = 3,
         steps: int = 6,
+        lit: int | None = 2,
         first_moment: int = 2,
         seed: int | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class Spotlight(BatchedTask):
         for name, (value, least) in limits.items():
             require_at_least(name, value, least)
         require_at_least("first_moment", first_moment, 0)
+        require_at_least("lit", steps if lit is None else lit, 1)
         if signs > len(SIGNS):
             raise ValueError(f"signs is {signs}; there are {len(SIGNS)}")
         if first_moment > steps - 2:
@@ -84,6 +87,7 @@ class Spotlight(BatchedTask):
         super().__init__(num_envs, space, spaces.Discrete(signs), seed)
         self.rows, self.columns, self.cell = rows, columns, cell
         self.signs, self.steps, self.first_moment = signs, steps, first_moment
+        self.lit = steps if lit is None else lit
         self._glyphs = np.zeros((signs, cell, cell), np.uint8)
         first = (cell - SIGN) // 2
         self._glyphs[:, first : first + SIGN, first : first + SIGN] = SIGNS[:signs] * 255
@@ -120,7 +124,7 @@ class Spotlight(BatchedTask):
         return TaskStep(right.astype(np.float32), last, np.zeros(self.num_envs, np.bool_), right)
 
     def relevant(self) -> Bool[np.ndarray, "N H W"]:
-        """The pixels of each lane's lit place."""
+        """The pixels of each lane's place, lit or not."""
         lit = np.zeros((self.num_envs, self.rows * self.columns), np.bool_)
         lit[self._lanes, self.place] = True
         return self._enlarged(lit)
@@ -131,7 +135,7 @@ class Spotlight(BatchedTask):
         screens = np.zeros((N, 3, self.rows * cell, self.columns * cell), np.uint8)
         glyphs = self._glyphs[self.shown].reshape(N, self.rows, self.columns, cell, cell)
         screens[:, 0] = glyphs.transpose(0, 1, 3, 2, 4).reshape(N, self.rows * cell, self.columns * cell)
-        screens[:, 1] = self.relevant() * np.uint8(255)
+        screens[:, 1] = (self.relevant() & (self.time < self.lit)[:, None, None]) * np.uint8(255)
         screens[:, 2] = ((self.time == self.moment) * np.uint8(255))[:, None, None]
         return screens
 

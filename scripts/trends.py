@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from saccade.scripts.figures import COLOURS, STYLE, as_bytes
 
+WIDE = 50
+"""Values that differ by more than so many times are drawn on a logarithmic axis."""
+
 ROW = re.compile(r"(\d+) ([^:]+): (.+)")
 """How much, of what, and what was measured."""
 
@@ -17,11 +20,14 @@ class Trend(NamedTuple):
         over: what the number counts.
         measure: what was measured, and its unit.
         points: number and value, in the order of the numbers.
+        peer: the same of the peer, whose name is ``peer_name``, where every row has one.
     """
 
     over: str
     measure: str
     points: list[tuple[int, float]]
+    peer: list[tuple[int, float]]
+    peer_name: str
 
 
 def trends(rows: Sequence[dict[str, Any]]) -> list[Trend]:
@@ -29,19 +35,26 @@ def trends(rows: Sequence[dict[str, Any]]) -> list[Trend]:
 
     >>> rows = [{"name": f"{n} places: time", "unit": "ms", "ours": 2.0 * n} for n in (4, 2)]
     >>> trends(rows)
-    [Trend(over='places', measure='time (ms)', points=[(2, 4.0), (4, 8.0)])]
+    [Trend(over='places', measure='time (ms)', points=[(2, 4.0), (4, 8.0)], peer=[], peer_name='')]
     >>> trends([*rows, {"name": "in all", "unit": "ms", "ours": 1.0}])
     []
     """
-    found: dict[tuple[str, str], list[tuple[int, float]]] = {}
+    found: dict[tuple[str, str], list[tuple[int, dict[str, Any]]]] = {}
     for row in rows:
         match = ROW.fullmatch(row["name"])
         if match is None:
             return []
-        found.setdefault((match[2], f"{match[3]} ({row['unit']})"), []).append((int(match[1]), row["ours"]))
-    if any(len(points) < 2 for points in found.values()):
+        found.setdefault((match[2], f"{match[3]} ({row['unit']})"), []).append((int(match[1]), row))
+    if any(len(numbered) < 2 for numbered in found.values()):
         return []
-    return [Trend(over, measure, sorted(points)) for (over, measure), points in found.items()]
+    return [read_trend(over, measure, numbered) for (over, measure), numbered in found.items()]
+
+
+def read_trend(over: str, measure: str, numbered: list[tuple[int, dict[str, Any]]]) -> Trend:
+    """One measure, from its rows, each with its number."""
+    ours, peers = (sorted((number, row.get(whose)) for number, row in numbered) for whose in ("ours", "peer"))
+    there = all(value is not None for _, value in peers)
+    return Trend(over, measure, ours, peers if there else [], numbered[0][1]["peer_name"] if there else "")
 
 
 def trend_figure(rows: Sequence[dict[str, Any]]) -> bytes | None:
@@ -58,10 +71,18 @@ def trend_figure(rows: Sequence[dict[str, Any]]) -> bytes | None:
         picture = Figure(figsize=(3.4 * len(drawn) + 0.4, 2.8), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
         row = picture.subplots(1, len(drawn), squeeze=False)[0]
         for axes, trend in zip(row, drawn, strict=True):
-            axes.plot(*zip(*trend.points, strict=True), color=COLOURS[0], marker="o", markersize=4, linewidth=1.6)
+            lines = [(trend.points, "ours"), (trend.peer, trend.peer_name)] if trend.peer else [(trend.points, "ours")]
+            for colour, (points, label) in zip(COLOURS, lines, strict=False):
+                axes.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=4, linewidth=1.6, label=label)
             axes.set_xlabel(trend.over)
             axes.set_ylabel(trend.measure)
-            axes.set_ylim(0, 1.08 * max(value for _, value in trend.points) or 1)
+            values = [value for points, _ in lines for _, value in points]
+            if min(values) > 0 and max(values) > WIDE * min(values):
+                axes.set_yscale("log")
+            else:
+                axes.set_ylim(0, 1.08 * max(values) or 1)
+            if trend.peer:
+                axes.legend(frameon=False, fontsize=8)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
             axes.set_axisbelow(True)

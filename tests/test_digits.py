@@ -59,6 +59,54 @@ def test_the_picture_stands_still_and_the_last_answer_counts() -> None:
     assert 0.02 < step.rewards.mean() < 0.25
 
 
+def test_places_are_spread_evenly_up_to_the_edges_and_a_guess_is_right_in_one_of_ten() -> None:
+    task = Digits(num_envs=20_000, canvas=10, digit_size=8, steps=1, split="all", seed=0)
+    for corners in task.corners.T:
+        np.testing.assert_allclose(np.bincount(corners) / 20_000, np.full(3, 1 / 3), rtol=0.1)
+    assert task.step(np.full(20_000, 3)).rewards.mean() == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("clutter", [0, 1, 4])
+def test_so_many_pieces_and_no_more_lie_on_a_large_canvas(clutter: int) -> None:
+    task = Digits(num_envs=7, canvas=1000, clutter=clutter, seed=0)
+    task.digits = np.full_like(task.digits, 255)  # a copy: the digits are shared
+    task.reset(np.ones(7, np.bool_))
+    lit = (task.observe() > 0).sum((1, 2, 3))
+    assert np.median(lit) == 24**2 + clutter * 8**2  # pieces hardly ever touch
+
+
+def test_right_answers_before_the_last_step_bring_nothing() -> None:
+    task = Digits(num_envs=11, steps=3, seed=0)
+    for _ in range(2):
+        step = task.step(task.labels)
+        assert not step.rewards.any()
+        assert not step.terminated.any()
+    step = task.step((task.labels + 1) % 10)
+    assert not step.rewards.any()
+    assert step.terminated.all()
+
+
+def test_every_observation_is_a_new_array_in_its_space() -> None:
+    task = Digits(num_envs=3, seed=0)
+    seen = task.observe()
+    assert all(task.observation_space.contains(lane) for lane in seen)
+    before = seen.copy()
+    seen[:] = 7
+    assert (task.observe() == before).all()
+
+
+def test_reset_wipes_a_canvas_and_leaves_the_other_lanes_alone() -> None:
+    task = Digits(num_envs=5, seed=0)
+    task.step(np.zeros(5, np.int64))
+    before = task.get_state()["arrays"]
+    task.reset(np.array([False, True, False, True, False]))
+    after = task.get_state()["arrays"]
+    assert all((after[name][[0, 2, 4]] == before[name][[0, 2, 4]]).all() for name in Digits.lane_arrays)
+    assert after["time"].tolist() == [1, 0, 1, 0, 1]
+    assert (after["corners"][[1, 3]] != before["corners"][[1, 3]]).any(axis=1).all()
+    assert not task.observe()[:, 0][~task.relevant()].any()
+
+
 def test_digits_for_testing_are_never_practised() -> None:
     practised, tested, everything = (load(split, 8) for split in ("train", "test", "all"))
     assert len(tested[0]) == 359

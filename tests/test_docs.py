@@ -176,11 +176,20 @@ def test_a_benchmark_over_a_number_has_a_figure_and_its_page_shows_it(tmp_path: 
         for n in (3, 1, 2)
     ]
     [trend] = trends(rows)
-    assert trend == ("of 8 set", "time (ms)", [(1, 1), (2, 4), (3, 9)])
+    assert trend == ("of 8 set", "time (ms)", [(1, 1), (2, 4), (3, 9)], [], "")
     assert trend_figure(rows) == trend_figure(rows)
     assert trend_figure(rows[:1]) is None
     other = {**rows[0], "name": "in all"}
     assert trend_figure([*rows, other]) is None
+
+    beside = [{**row, "peer": 100 * row["ours"], "peer_name": "abacus"} for row in rows]
+    [trend] = trends(beside)
+    assert trend.peer == [(1, 100), (2, 400), (3, 900)]
+    assert trend.peer_name == "abacus"
+    picture = (trend_figure(beside) or b"").decode()
+    assert "abacus" in picture
+    assert "ours" in picture
+    assert not trends([*rows[:2], beside[2]])[0].peer
 
     benchmarks = tmp_path / "results" / "benchmarks"
     benchmarks.mkdir(parents=True)

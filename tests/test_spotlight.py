@@ -20,13 +20,12 @@ def sign_at(screen: np.ndarray, place: int, columns: int, cell: int) -> int:
 def play(task: Spotlight, answers: bool) -> tuple[list[np.ndarray], np.ndarray]:
     """All screens of an episode, and the rewards of who sees everything (or answers 0 in every lane)."""
     screens, seen = [], np.zeros(task.num_envs, np.int64)
-    total = np.zeros(task.num_envs)
+    total, lit = np.zeros(task.num_envs), task.observe()[:, 1, ::4, ::4].reshape(task.num_envs, -1).argmax(axis=1)
     for _ in range(task.steps):
         screens.append(task.observe())
         for lane, screen in enumerate(screens[-1]):
             if screen[2].all():
-                (place,) = set(np.flatnonzero(screen[1, ::4, ::4].ravel()))
-                seen[lane] = sign_at(screen, place, task.columns, task.cell)
+                seen[lane] = sign_at(screen, lit[lane], task.columns, task.cell)
         step = task.step(seen if answers else np.zeros_like(seen))
         total += step.rewards
     assert step.terminated.all()
@@ -44,13 +43,15 @@ def test_a_guess_is_right_as_often_as_there_are_signs() -> None:
     assert total.mean() == pytest.approx(1 / 5, abs=0.03)
 
 
-def test_one_place_is_lit_all_along_and_the_signal_is_given_once_in_time() -> None:
-    task = Spotlight(num_envs=200, rows=3, columns=5, steps=7, first_moment=2, seed=0)
+@pytest.mark.parametrize("lit", [1, 3, None])
+def test_one_place_is_lit_at_first_and_the_signal_is_given_once_in_time(lit: int | None) -> None:
+    task = Spotlight(num_envs=200, rows=3, columns=5, steps=7, lit=lit, first_moment=2, seed=0)
     place, moments = task.place.copy(), set()
     screens, _ = play(task, answers=False)
     for lane in range(200):
-        lit = {tuple(np.flatnonzero(screen[lane, 1, ::4, ::4].ravel())) for screen in screens}
-        assert lit == {(place[lane],)}
+        where = [np.flatnonzero(screen[lane, 1, ::4, ::4].ravel()).tolist() for screen in screens]
+        on = lit or task.steps
+        assert where == [[place[lane]]] * on + [[]] * (task.steps - on)
         (moment,) = [t for t, screen in enumerate(screens) if screen[lane, 2].any()]
         assert screens[moment][lane, 2].all()
         moments.add(moment)
@@ -72,6 +73,52 @@ def test_what_matters_are_the_pixels_of_the_lit_place() -> None:
     task = Spotlight(num_envs=9, rows=2, columns=3, cell=5, seed=0)
     assert (task.relevant() == (task.observe()[:, 1] > 0)).all()
     assert (task.relevant().sum((1, 2)) == 25).all()
+
+
+def test_a_small_screen_pixel_by_pixel() -> None:
+    task = Spotlight(num_envs=1, rows=1, columns=2, cell=5, steps=3, first_moment=1, seed=0)
+    task.shown[:], task.place[:] = [[2, 1]], 1
+    drawing = [
+        "..........",
+        ".##....#..",
+        ".##...#.#.",
+        ".......#..",
+        "..........",
+    ]
+    screen = task.observe()[0]
+    assert screen.dtype == np.uint8
+    assert screen[0].tolist() == [[255 * (pixel == "#") for pixel in row] for row in drawing]
+    assert screen[1].tolist() == [[0] * 5 + [255] * 5] * 5
+    assert (screen[2] == 0).all()
+    task.step(np.zeros(1, np.int64))
+    assert (task.observe()[0, 2] == 255).all()
+
+
+def test_moments_and_places_are_spread_evenly() -> None:
+    task = Spotlight(num_envs=20_000, seed=0)
+    for values, kinds in ((task.moment - 2, 3), (task.place, 9)):
+        share = np.bincount(values, minlength=kinds) / task.num_envs
+        assert len(share) == kinds
+        np.testing.assert_allclose(share, 1 / kinds, rtol=0.15)
+
+
+def test_every_observation_is_a_new_array_in_its_space() -> None:
+    task = Spotlight(num_envs=3, seed=0)
+    seen = task.observe()
+    assert all(task.observation_space.contains(lane) for lane in seen)
+    before = seen.copy()
+    seen[:] = 7
+    assert (task.observe() == before).all()
+
+
+def test_reset_leaves_the_other_lanes_alone() -> None:
+    task = Spotlight(num_envs=5, seed=0)
+    task.step(np.zeros(5, np.int64))
+    before = task.get_state()["arrays"]
+    task.reset(np.array([False, True, False, True, False]))
+    after = task.get_state()["arrays"]
+    assert all((after[name][[0, 2, 4]] == before[name][[0, 2, 4]]).all() for name in Spotlight.lane_arrays)
+    assert after["time"].tolist() == [1, 0, 1, 0, 1]
 
 
 def test_a_seed_decides_everything_and_a_state_goes_on() -> None:
@@ -100,6 +147,7 @@ def test_a_seed_decides_everything_and_a_state_goes_on() -> None:
         ({"steps": 1}, "steps is 1"),
         ({"steps": 5, "first_moment": 4}, "first_moment is 4; it must be at most steps - 2, 3"),
         ({"first_moment": -1}, "first_moment is -1"),
+        ({"lit": 0}, "lit is 0"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(arguments: dict[str, Any], message: str) -> None:
