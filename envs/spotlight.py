@@ -30,18 +30,18 @@ class Spotlight(BatchedTask):
     """Spotlight: of many places that show signs, one is lit; name the sign that it showed when the signal was given.
 
     The screen is ``rows`` by ``columns`` places of ``cell`` by ``cell`` pixels. Every step, each place shows one of ``signs``
-    signs, drawn anew. One place is lit in the first ``lit`` steps. At one moment, drawn from ``first_moment`` to ``steps - 2``,
+    signs, drawn anew. One place is lit. At one moment, drawn from ``first_moment`` to ``steps - 2``,
     all equally likely, the signal is given. In the last step the action has to name the sign that this place showed at that
     moment: 1 if it does, else 0. Other actions do not matter.
 
     An observation is uint8 ``[3, H, W]``, 0 or 255: the signs; the light, over all pixels of the lit place; the signal, over
     the whole screen at its moment.
 
-    The best return is 1 (:attr:`optimal_return`), for whoever finds the light, remembers where it was, looks there at the
-    moment of the signal, and remembers what was there; a guess has ``1 / signs``.
+    The best return is 1 (:attr:`optimal_return`), for whoever finds the light, looks there at the moment of the signal, and
+    remembers what was there; a guess has ``1 / signs``.
 
     Attributes:
-        place: the place of each lane that is lit at first, row by row.
+        place: the place of each lane that is lit, row by row.
         moment: when the signal is given.
         time: the present step, from 0 on.
 
@@ -52,7 +52,7 @@ class Spotlight(BatchedTask):
         cell: pixels of a place, each way.
         signs: how many signs there are, 2 to 6.
         steps: of an episode.
-        lit: how many steps the light is on; ``None`` for all along, so that where to look need not be remembered.
+        lit: how many steps the light is on, from the first; where it was has to be remembered then. ``None``: all along.
         first_moment: the earliest step in which the signal may be given, at most ``steps - 2``.
         seed: the seed of all lanes together.
 
@@ -70,7 +70,7 @@ class Spotlight(BatchedTask):
         cell: int = 4,
         signs: int = 3,
         steps: int = 6,
-        lit: int | None = 2,
+        lit: int | None = None,
         first_moment: int = 2,
         seed: int | None = None,
     ) -> None:

@@ -26,6 +26,8 @@ class ConvGrid(BaseFeaturesExtractor):
         observation_space: an image ``[C, H, W]``.
         layers: channels, kernel size and stride of each convolution, each followed by a ReLU; ``None`` for two small ones
             where the image has less than 36 pixels a side, else for those of ``NatureCNN``.
+        linear: leave out the last ReLU. What a place holds is then a sum of what it shows: nothing but attention can bind two of
+            its properties to each other.
         padding: put zeros around, half a kernel wide, so that a place is as large as the strides and none lies outside.
 
     Raises:
@@ -33,7 +35,11 @@ class ConvGrid(BaseFeaturesExtractor):
     """
 
     def __init__(
-        self, observation_space: gym.Space[Any], layers: Sequence[Sequence[int]] | None = None, padding: bool = True
+        self,
+        observation_space: gym.Space[Any],
+        layers: Sequence[Sequence[int]] | None = None,
+        linear: bool = False,
+        padding: bool = True,
     ) -> None:
         shape = observation_space.shape
         if not isinstance(observation_space, gym.spaces.Box) or shape is None or len(shape) != 3:
@@ -55,7 +61,7 @@ class ConvGrid(BaseFeaturesExtractor):
                     f"an image of {shape[1]}x{shape[2]} is too small for the layers {[list(one) for one in layers]}"
                 )
         super().__init__(observation_space, features_dim=channels * height * width)
-        self.convolutions = nn.Sequential(*modules)
+        self.convolutions = nn.Sequential(*(modules[:-1] if linear else modules))
         self.output_shape = (channels, height, width)
 
     def forward(self, observations: Tensor) -> Tensor:

@@ -89,3 +89,50 @@ def test_a_gaze_is_learned_that_nothing_but_the_reward_asks_for() -> None:
     # At the middle, 0, three columns are seen of which none is lit.
     assert (x > 0.4).all()
     assert output.head.q[1].argmax(-1).tolist() == [0, 1]
+
+
+class Pointed(BatchedTask):
+    """In the middle a mark, upper or lower, says whether the sign to be named, upper or lower, is to the left or the right.
+
+    The other side shows a sign as well. An episode is one step: who looks once knows nothing.
+    """
+
+    lane_arrays = ("side", "signs")
+
+    def __init__(self, num_envs: int = 1, seed: int | None = None) -> None:
+        super().__init__(num_envs, spaces.Box(0, 255, (1, 5, 15), np.uint8), spaces.Discrete(2), seed)
+        self.side, self.signs = np.zeros(num_envs, np.int64), np.zeros((num_envs, 2), np.int64)
+        self.reset(np.ones(num_envs, np.bool_))
+
+    def reset(self, lanes: np.ndarray) -> None:
+        self.side[lanes] = self.rng.integers(2, size=int(lanes.sum()))
+        self.signs[lanes] = self.rng.integers(2, size=(int(lanes.sum()), 2))
+
+    def step(self, actions: np.ndarray) -> TaskStep:
+        right = actions == self.signs[np.arange(self.num_envs), self.side]
+        ends = np.ones(self.num_envs, np.bool_)
+        return TaskStep(np.where(right, 1, -1).astype(np.float32), ends, ~ends, right)
+
+    def observe(self) -> np.ndarray:
+        pictures, lanes = np.zeros((self.num_envs, 1, 5, 15), np.uint8), np.arange(self.num_envs)
+        pictures[lanes, 0, 1 + 2 * self.side, 7] = 255
+        for side, columns in enumerate((slice(0, 4), slice(11, 15))):
+            pictures[lanes, 0, 1 + 2 * self.signs[:, side], columns] = 255
+        return pictures
+
+
+def test_who_looks_twice_lets_the_first_look_say_where_the_second_one_goes() -> None:
+    env = TaskVecEnv(Pointed(num_envs=128, seed=0))
+    sizes = {"hidden_size": 32, "glimpse_size": 32, "pathway_size": 32, "memory": GRU, "n_glimpses": 2}
+    core_kwargs = sizes | {"gaze": partial(LearnedGaze, sigma=0.4), "retina": partial(Retina, patch_size=3, scales=1)}
+    explores = {"exploration_fraction": 0.5, "exploration_final_eps": 0.05, "reinforce": Reinforce(coef=0.5)}
+    model = agent("GlimpsePolicy", env, core_kwargs=core_kwargs, learning_rate=0.005, n_steps=2, gamma=0.9, **explores)
+    model.learn(100 * 2 * 128)
+    task = Pointed(num_envs=400, seed=1)
+    pictures, starts = torch.as_tensor(task.observe())[None], torch.ones(1, 400, dtype=torch.bool)
+    with torch.no_grad():
+        output = model.policy(pictures, model.policy.initial_state(400), starts, deterministic=True)
+    second = output.core.decision.value[0, :, 0].numpy()  # type: ignore[union-attr]
+    assert ((second > 0) == (task.side == 1)).mean() > 0.95
+    right = output.head.q[0].argmax(-1).numpy() == task.signs[np.arange(400), task.side]
+    assert right.mean() > 0.95
