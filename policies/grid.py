@@ -26,8 +26,8 @@ class ConvGrid(BaseFeaturesExtractor):
         observation_space: an image ``[C, H, W]``.
         layers: channels, kernel size and stride of each convolution, each followed by a ReLU; ``None`` for two small ones
             where the image has less than 36 pixels a side, else for those of ``NatureCNN``.
-        linear: leave out the last ReLU. What a place holds is then a sum of what it shows: nothing but attention can bind two of
-            its properties to each other.
+        linear: leave out the last ReLU. What a place holds is then a sum of what it shows: nothing but attention can bind
+            two of its properties to each other.
         padding: put zeros around, half a kernel wide, so that a place is as large as the strides and none lies outside.
 
     Raises:

@@ -52,9 +52,11 @@ def trends(rows: Sequence[dict[str, Any]]) -> list[Trend]:
 
 def read_trend(over: str, measure: str, numbered: list[tuple[int, dict[str, Any]]]) -> Trend:
     """One measure, from its rows, each with its number."""
-    ours, peers = (sorted((number, row.get(whose)) for number, row in numbered) for whose in ("ours", "peer"))
-    there = all(value is not None for _, value in peers)
-    return Trend(over, measure, ours, peers if there else [], numbered[0][1]["peer_name"] if there else "")
+    ours = sorted((number, row["ours"]) for number, row in numbered)
+    if any(row.get("peer") is None for _, row in numbered):
+        return Trend(over, measure, ours, [], "")
+    peer = sorted((number, row["peer"]) for number, row in numbered)
+    return Trend(over, measure, ours, peer, numbered[0][1]["peer_name"])
 
 
 def trend_figure(rows: Sequence[dict[str, Any]]) -> bytes | None:
