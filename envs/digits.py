@@ -168,8 +168,11 @@ def load(split: str, size: int) -> tuple[UInt8[np.ndarray, "K d d"], Int64[np.nd
     order = np.random.default_rng(0).permutation(len(data.target))
     tested = len(order) // TESTED
     chosen = np.sort({Split.TRAIN: order[tested:], Split.TEST: order[:tested], Split.ALL: order}[Split(split)])
-    enlarged = enlarge(data.images[chosen].astype(np.float32) / 16, size)
-    return (enlarged * 255).round().astype(np.uint8), data.target[chosen].astype(np.int64)
+    enlarged = (enlarge(data.images[chosen].astype(np.float32) / 16, size) * 255).round().astype(np.uint8)
+    classes = data.target[chosen].astype(np.int64)
+    for shared in (enlarged, classes):
+        shared.setflags(write=False)
+    return enlarged, classes
 
 
 def enlarge(images: Float32[np.ndarray, "K s s"], size: int) -> Float32[np.ndarray, "K d d"]:
