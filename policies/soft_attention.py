@@ -37,7 +37,7 @@ class SoftAttention(Attending):
         value_size: ``V``.
         basis: frequencies along each axis; ``S = (2 basis) ** 2``.
         query_size: width of the hidden layer that makes the questions.
-        strength: what scores are multiplied by before the softmax, next to ``1 / √(K + S)``; larger is sharper.
+        strength: what scores are multiplied by before the softmax; larger is sharper.
         memory: makes the recurrent core: a core class, or a partial of one.
 
     Raises:
@@ -69,7 +69,7 @@ class SoftAttention(Attending):
         decided = 2 * n_heads if self.chooses else 0
         super().__init__(input_shape, n_heads * (answer + question), hidden_size, memory, decided)
         channels, height, width = self.input_shape
-        self.n_heads, self.key_size, self.strength = n_heads, key_size, strength / math.sqrt(question)
+        self.n_heads, self.key_size, self.strength = n_heads, key_size, strength
         self.project = nn.Linear(channels, key_size + value_size)
         self.query = nn.Sequential(
             nn.Linear(self.features_dim, query_size), nn.ReLU(), nn.Linear(query_size, n_heads * question)
