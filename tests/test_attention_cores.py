@@ -93,7 +93,7 @@ def ask(core: SoftAttention, question: torch.Tensor) -> None:
 @pytest.mark.parametrize("place", [0, 6, 9])
 def test_a_soft_head_finds_a_place_by_where_it_is_and_by_what_it_holds(place: int) -> None:
     torch.manual_seed(0)
-    core = SoftAttention(GRID, hidden_size=7, n_heads=1, key_size=2, strength=3.0)
+    core = SoftAttention(GRID, hidden_size=7, n_heads=1, key_size=2, strength=4.0)
     grid = torch.zeros(1, 5, 12)
     grid[0, 0, place] = 1
     scene = core.prepare(grid.view(1, *GRID))
