@@ -8,6 +8,7 @@ from typing import Any
 
 TITLES = {
     "straight_catch": "Catch through a glimpse",
+    "glimpse_catch": "Catch at the paper's size",
     "cartpole": "CartPole",
     "cartpole_novel": "CartPole without velocities",
     "pendulum_novel": "Pendulum without velocities",
