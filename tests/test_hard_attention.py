@@ -4,18 +4,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from saccade.agents import PQN, Reinforce
+from saccade.agents import PPO, PQN, R2D2, Reinforce
 from saccade.envs import (
     BatchedTask,
     ProbeAction,
     TaskStep,
     TaskVecEnv,
 )
-from saccade.policies import GRU, Core, CoreOutput, LearnedGaze, Retina
+from saccade.policies import GRU, Core, CoreOutput, LearnedGaze, Retina, recording
 from small_agents import agent
 
 
@@ -121,6 +122,7 @@ class Pointed(BatchedTask):
         return pictures
 
 
+@pytest.mark.slow
 def test_who_looks_twice_lets_the_first_look_say_where_the_second_one_goes() -> None:
     env = TaskVecEnv(Pointed(num_envs=128, seed=0))
     sizes = {"hidden_size": 32, "glimpse_size": 32, "pathway_size": 32, "memory": GRU, "n_glimpses": 2}
@@ -136,3 +138,63 @@ def test_who_looks_twice_lets_the_first_look_say_where_the_second_one_goes() -> 
     assert ((second > 0) == (task.side == 1)).mean() > 0.95
     right = output.head.q[0].argmax(-1).numpy() == task.signs[np.arange(400), task.side]
     assert right.mean() > 0.95
+
+
+class Find(BatchedTask):
+    """One of six places is lit, and holds one of two signs that the others hold too: name it, at once."""
+
+    lane_arrays = ("place", "signs")
+
+    def __init__(self, num_envs: int = 1, seed: int | None = None) -> None:
+        super().__init__(num_envs, spaces.Box(0, 255, (2, 2, 3), np.uint8), spaces.Discrete(2), seed)
+        self.place, self.signs = np.zeros(num_envs, np.int64), np.zeros((num_envs, 6), np.int64)
+        self.reset(np.ones(num_envs, np.bool_))
+
+    def reset(self, lanes: np.ndarray) -> None:
+        self.place[lanes] = self.rng.integers(6, size=int(lanes.sum()))
+        self.signs[lanes] = self.rng.integers(2, size=(int(lanes.sum()), 6))
+
+    def step(self, actions: np.ndarray) -> TaskStep:
+        right = actions == self.signs[np.arange(self.num_envs), self.place]
+        ends = np.ones(self.num_envs, np.bool_)
+        return TaskStep(right.astype(np.float32), ends, ~ends, right)
+
+    def observe(self) -> np.ndarray:
+        pictures = np.zeros((self.num_envs, 2, 6), np.uint8)
+        pictures[:, 0] = self.signs * 255
+        pictures[np.arange(self.num_envs), 1, self.place] = 255
+        return pictures.reshape(-1, 2, 2, 3)
+
+
+AGENTS: dict[type[PPO] | type[PQN] | type[R2D2], dict[str, Any]] = {
+    PPO: {"n_steps": 8, "batch_size": 512, "learning_rate": 0.005, "ent_coef": 0.01},
+    PQN: {"n_steps": 4, "learning_rate": 0.01, "exploration_fraction": 0.5},
+    R2D2: {"learning_starts": 256, "learning_rate": 0.005, "train_freq": 1, "burn_in": 0, "sequence_length": 2},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.__name__)
+def test_hard_attention_is_learned_by_reinforce_with_every_agent(agent: type[PPO] | type[PQN] | type[R2D2]) -> None:
+    """What is read acts in its own step: who looks elsewhere is right half of the time."""
+    core = {"hidden_size": 16, "n_heads": 1, "key_size": 4, "value_size": 4, "basis": 1, "query_size": 8, "memory": GRU}
+    torso = {"layers": [(8, 1, 1)]}
+    kwargs = {"core_kwargs": core, "features_extractor_kwargs": torso}
+    lanes = 64
+    model = agent(
+        "HardPolicy",
+        TaskVecEnv(Find(num_envs=lanes, seed=0)),
+        policy_kwargs=kwargs,
+        reinforce=Reinforce(coef=0.5),
+        seed=0,
+        device="cpu",
+        **AGENTS[agent],
+    )
+    model.learn(40_000)
+    task = Find(num_envs=500, seed=1)
+    pictures = torch.as_tensor(task.observe())[None]
+    with torch.no_grad(), recording() as taps:
+        starts = torch.ones(1, 500, dtype=torch.bool)
+        model.policy.encode(pictures, model.policy.initial_state(500), starts, deterministic=True)
+    looked = taps.stacked("attention")[0, :, 0].flatten(1).argmax(-1).numpy()
+    assert (looked == task.place).mean() > 0.9
