@@ -37,6 +37,6 @@ class LinearWarmup:
         """The rate when so much of the training remains."""
         done = 1 - progress_remaining
         if done < self.warmup:
-            # Optimisers refuse a rate of 0, and an update with none is lost.
+            # An update with a rate of 0 would be lost.
             return self.peak * max(done / self.warmup, 1e-3)
         return self.end + (self.peak - self.end) * progress_remaining / (1 - self.warmup)

@@ -22,7 +22,7 @@ FARTHEST = 3.0
 
 
 class WindowPlace(NamedTuple):
-    """``κ``: where each Gaussian is, in elements from the first."""
+    """``κ``: where each Gaussian is; 1 is the first element."""
 
     kappa: Float[Tensor, "B K"]
 
@@ -66,7 +66,8 @@ class LocatedAttention(Attending):
         self.window = nn.Linear(self.features_dim, 3 * mixtures)
         with torch.no_grad():
             self.window.bias[2 * mixtures :] += torch.tensor(stride).log()
-        self.register_buffer("elements", torch.arange(self.input_shape[0]), persistent=False)
+        # Counted from 1, so that a first move of 1 lands on the first.
+        self.register_buffer("elements", torch.arange(1, self.input_shape[0] + 1), persistent=False)
 
     def initial_focus(self, batch_size: int) -> WindowPlace:
         """Before the first element."""
@@ -91,7 +92,7 @@ class LocatedAttention(Attending):
         phi = (alpha.unsqueeze(-1) * (-beta.unsqueeze(-1) * distance).exp()).sum(1)
         if is_recording():
             # Of a window that has left the sequence, nothing is read: it is shown at the last element.
-            beyond = nn.functional.one_hot(self.elements[-1], len(self.elements)) * torch.finfo(phi.dtype).tiny
+            beyond = (self.elements == len(self.elements)) * phi.new_tensor(torch.finfo(phi.dtype).tiny)
             shown = phi + beyond
             tap("attention", shown / shown.sum(-1, keepdim=True), TapKind.ELEMENTS)
         return Reading(torch.bmm(phi.unsqueeze(1), scene[0]).squeeze(1), WindowPlace(kappa))

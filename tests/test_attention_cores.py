@@ -137,13 +137,23 @@ def test_a_located_window_reads_a_mixture_of_gaussians_and_moves_on() -> None:
         for _ in range(3):
             alpha, beta, moved = np.exp(core.window(state.features)[0].numpy().reshape(3, 2))
             kappa = kappa + moved
-            phi = sum(alpha[k] * np.exp(-beta[k] * (kappa[k] - np.arange(7)) ** 2) for k in range(2))
+            phi = sum(alpha[k] * np.exp(-beta[k] * (kappa[k] - np.arange(1, 8)) ** 2) for k in range(2))
             with recording() as taps:
                 reading = core.attend(core.prepare(elements), state.features, state.focus, None, False)
             np.testing.assert_allclose(reading.read[0], phi @ elements[0].numpy(), rtol=1e-4)
             np.testing.assert_allclose(taps.stacked("attention")[0, 0], phi / phi.sum(), rtol=1e-4)
             state = core.step(elements, state).state
             np.testing.assert_allclose(state.focus.kappa[0], kappa, rtol=1e-5)
+
+
+def test_a_located_window_begins_at_the_first_element_and_leaves_behind_the_last() -> None:
+    core = LocatedAttention((3, 2), hidden_size=3, mixtures=1).double()
+    with torch.no_grad():
+        core.window.weight.zero_()
+        core.window.bias.copy_(torch.tensor([0.0, 5.0, 0.0]))  # moves one element a step, and is narrow
+        with recording() as taps:
+            core(torch.rand(9, 1, 3, 2).double(), core.initial_state(1), torch.zeros(9, 1, dtype=torch.bool))
+    assert taps.stacked("attention")[:, 0].argmax(-1).tolist() == [0, 1, 2, *[2] * 6]
 
 
 def test_introspection_is_a_softmax_over_the_cores_own_past() -> None:
