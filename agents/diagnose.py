@@ -93,18 +93,20 @@ def check_replay(model: CoreAlgorithm, shown: Shown) -> Finding:
     """Acting step by step and learning from the whole sequence must see the same network."""
     policy = model.policy
     with torch.no_grad():
-        together = policy.encode(shown.observations, shown.state, shown.episode_starts, shown.replay).features
+        together = policy.encode(shown.observations, shown.state, shown.episode_starts, shown.replay)
+        # With what was decided where nobody had yet.
+        replay = None if together.decision is None else together.decision.value
         state, apart = shown.state, []
         for t in range(len(shown.episode_starts)):
             core = policy.encode(
                 map_observations(itemgetter(slice(t, t + 1)), shown.observations),
                 state,
                 shown.episode_starts[t : t + 1],
-                None if shown.replay is None else shown.replay[t : t + 1],
+                None if replay is None else replay[t : t + 1],
             )
             state = core.state
             apart.append(core.features[0])
-    gap = float((together - torch.stack(apart)).abs().max())
+    gap = float((together.features - torch.stack(apart)).abs().max())
     ok = gap < 1e-4
     message = f"step by step and as one sequence differ by {gap:.1e}"
     return Finding("memory", ok, message if ok else f"{message}: the core's unroll and step disagree, or a state leaks")

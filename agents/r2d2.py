@@ -237,7 +237,11 @@ class R2D2(ReplayAlgorithm):
     def show(self, batch: Sequences) -> Shown:
         """The batch, as it is."""
         decisions = batch.decisions[..., :-1] if batch.decisions.shape[-1] else None
-        replay = None if decisions is None else torch.cat([decisions, torch.zeros_like(decisions[:1])])
+        replay = None
+        if decisions is not None:
+            # NaN: nobody acted on what followed a sequence's last step, or decided anything.
+            beyond = torch.arange(len(decisions) + 1, device=decisions.device)[:, None] == batch.mask.sum(dim=0)
+            replay = torch.cat([decisions, torch.zeros_like(decisions[:1])]).masked_fill(beyond[..., None], torch.nan)
         return Shown(batch.observations, batch.state, batch.episode_starts, replay, batch.rewards)
 
     def frozen_loss(self, batch: Sequences) -> Callable[[], LossTerms]:

@@ -96,8 +96,8 @@ class Rollout:
     def replay(self) -> Float[Tensor, "T1 B K"] | None:
         """The recorded decisions, one row more so as to go with ``observations``; ``None`` if the core takes none.
 
-        What stands in the last row changes nothing: that decision would act on a step after the last observation.
+        The last row is NaN: nobody acted on the last observation, or decided anything.
         """
         if self.decisions.shape[-1] == 0:
             return None
-        return torch.cat([self.decisions, torch.zeros_like(self.decisions[:1])])
+        return torch.cat([self.decisions, torch.full_like(self.decisions[:1], torch.nan)])

@@ -50,10 +50,10 @@ def on_moment(values: Float[np.ndarray, "N *heads W1"], ago: Integer[np.ndarray,
     return heads[np.arange(len(values)), :, values.shape[-1] - 1 - ago].mean(1)
 
 
-def shown(taps: Recording) -> tuple[TapKind, Float[np.ndarray, "N ..."]]:
-    """What a step looked at: its gaze where it has one, else its map."""
-    name = "gaze" if "gaze" in taps.kinds else "attention"
-    return taps.kinds[name], taps.stacked(name)[0].numpy()
+def shown(taps: Recording) -> tuple[TapKind, list[Float[np.ndarray, "N ..."]]]:
+    """What a step looked at: its gazes where it has some, else its map."""
+    gazes = [name for name, kind in taps.kinds.items() if kind is TapKind.GAZE] or ["attention"]
+    return taps.kinds[gazes[0]], [taps.stacked(name)[0].numpy() for name in gazes]
 
 
 def score(agent: CoreAlgorithm, env: TaskVecEnv, episodes: int) -> tuple[TapKind, float]:
@@ -68,9 +68,10 @@ def score(agent: CoreAlgorithm, env: TaskVecEnv, episodes: int) -> tuple[TapKind
         kind, values = shown(taps)
         if kind is TapKind.TIME:
             now = task.time == task.steps - 1
-            scores = on_moment(values, task.time - np.minimum(task.moment, task.time))
+            scores = on_moment(values[0], task.time - np.minimum(task.moment, task.time))
         else:
-            now, scores = task.time == task.moment, on_place(kind, values, task.relevant())
+            now = task.time == task.moment
+            scores = np.mean([on_place(kind, one, task.relevant()) for one in values], axis=0)
         shares.append(scores[now])
         observations, _, starts, _ = env.step(actions)
     return kind, float(np.concatenate(shares)[:episodes].mean())
@@ -82,6 +83,8 @@ def runs() -> dict[str, list[tuple[DictConfig, Path]]]:
     for run in sorted(Path("runs/results").glob(RUNS)):
         cfg = OmegaConf.load(run / CONFIG)
         assert isinstance(cfg, DictConfig)
+        if not (run / CHECKPOINT).exists():  # it is still learning
+            continue
         found.setdefault(run.name.split("-")[1], {})[str(cfg.seed)] = (cfg, run)
     if not found:
         raise SystemExit("no runs in runs/results; first: saccade results experiment=spotlight_soft 'seeds=[0,1,2]'")

@@ -99,6 +99,7 @@ class Core(nn.Module, ABC):
         features_dim: ``D``, the number of output features.
         decision_size: ``K``, how many numbers a latent decision has; 0 for cores that take none.
         trains_decisions: whether those decisions have probabilities for REINFORCE to raise or lower.
+        acts_at_once: whether a decision acts in the step that takes it, and not only from the next one on.
         reads: what the core can read, what it is made for first.
     """
 
@@ -111,6 +112,7 @@ class Core(nn.Module, ABC):
         self.features_dim = features_dim
         self.decision_size = decision_size
         self.trains_decisions = decision_size > 0
+        self.acts_at_once = False
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -214,6 +216,28 @@ class Core(nn.Module, ABC):
     def __call__(self, *args: Any, **kwargs: Any) -> CoreOutput:
         """Typed entry to :meth:`forward`, through torch's module hooks."""
         return cast("CoreOutput", super().__call__(*args, **kwargs))
+
+
+@torch.no_grad()
+def complete(
+    core: Core, inputs: Tensor, state: State, episode_starts: Bool[Tensor, "T B"], replay: Float[Tensor, "T B K"]
+) -> Float[Tensor, "T B K"]:
+    """Decisions to replay, those that nobody took, NaN, as the core would take them now.
+
+    Of an observation that was never acted on, what a decision in its own step shows depends on that decision; one that acts
+    from the next step on may be anything there, and is zero.
+    """
+    if not core.acts_at_once:
+        return replay.nan_to_num(0.0)
+    missing, replay, start = replay.isnan().any(-1), replay.clone(), 0
+    for t in missing.any(1).nonzero().flatten().tolist():
+        if t > start:
+            state = core(inputs[start:t], state, episode_starts[start:t], replay[start:t]).state
+        chosen = core(inputs[t : t + 1], state, episode_starts[t : t + 1]).decision
+        assert chosen is not None
+        replay[t] = torch.where(missing[t, :, None], chosen.value[0], replay[t])
+        start = t
+    return replay
 
 
 def check_input_shape(core: type[Core], input_shape: Sequence[int]) -> None:

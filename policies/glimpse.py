@@ -60,7 +60,7 @@ class ContextNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Float[Tensor, "B context"]:
         """Of images ``[B, C, H, W]``; bytes are scaled to 0 to 1."""
-        context: Tensor = self.network(images if images.is_floating_point() else images.float() / 255)
+        context: Tensor = self.network(images if images.is_floating_point() else images.to(next(self.parameters()).dtype) / 255)
         return context
 
 
@@ -138,9 +138,10 @@ class RecurrentGlimpse(Core):
             None if self.context is None else memory((self.features_dim + self.context.context_size,), hidden_size=hidden_size)
         )
         self.gaze_policy = gaze((self.guide or self.memory).features_dim)
-        self.trains_decisions = self.gaze_policy.trained
+        self.trains_decisions, self.acts_at_once = self.gaze_policy.trained, n_glimpses > 1
         height, width = self.input_shape[1:]
-        self.tap_notes = {"fields": [(2 * field / width, 2 * field / height) for field in self.retina.fields]}
+        # Exact: nothing outside the fields has any influence on what the step says.
+        self.tap_notes = {"exact": True, "fields": [(2 * field / width, 2 * field / height) for field in self.retina.fields]}
 
     def initial_state(self, batch_size: int) -> GlimpseState:
         """Looking at the middle of the image, with the memories' own initial states."""
@@ -166,14 +167,14 @@ class RecurrentGlimpse(Core):
             name = "gaze" if self.n_glimpses == 1 else f"gaze_{number + 1}"
             tap(name, state.gaze.clamp(-1, 1), TapKind.GAZE, self.tap_notes)
             memory = self.memory.step(self.look(inputs, state.gaze), state.memory)
-            known, guide = memory.features, state.guide
+            known, guide, spent = memory.features, state.guide, [memory]
             if self.guide is not None and context is not None:
                 guided = self.guide.step(torch.cat([known, context], dim=-1), guide)
-                known, guide = guided.features, guided.state
+                known, guide, spent = guided.features, guided.state, [memory, guided]
             given = None if replay is None else replay[..., 2 * number : 2 * number + 2]
             decision = self.gaze_policy(known, given, deterministic)
             state = GlimpseState(decision.value, memory.state, guide)
-            outputs.append(CoreOutput(memory.features, state, decision, memory.cost, memory.ponder))
+            outputs.append(CoreOutput(memory.features, state, decision, *in_all(spent)))
         return self.joined(stack_outputs(outputs))
 
     def joined(self, looks: CoreOutput) -> CoreOutput:
@@ -208,15 +209,15 @@ class RecurrentGlimpse(Core):
         glimpses = self.in_order([self.look(images, gaze).unflatten(0, steps) for gaze in gazes])
         starts = self.in_order([episode_starts, *[torch.zeros_like(episode_starts)] * (self.n_glimpses - 1)])
         memory = self.memory(glimpses, state.memory, starts)
-        known, guide = memory.features, state.guide
+        known, guide, spent = memory.features, state.guide, [memory]
         if self.guide is not None and self.context is not None:
             context = self.context(images).unflatten(0, steps)
             guided = self.guide(torch.cat([known, self.in_order([context] * self.n_glimpses)], dim=-1), guide, starts)
-            known, guide = guided.features, guided.state
+            known, guide, spent = guided.features, guided.state, [memory, guided]
         decision = self.gaze_policy(known, self.in_order(list(replay.split(2, dim=-1))), deterministic)
         looks = [
             None if part is None else part.unflatten(0, (-1, self.n_glimpses)).transpose(0, 1)
-            for part in (memory.features, memory.cost, memory.ponder)
+            for part in (memory.features, *in_all(spent))
         ]
         apart = decision.map(lambda part: part.unflatten(0, (-1, self.n_glimpses)).transpose(0, 1))
         after = GlimpseState(decision.value[-1], memory.state, guide)
@@ -225,3 +226,13 @@ class RecurrentGlimpse(Core):
     def in_order(self, looks: list[Tensor]) -> Tensor:
         """The first look of all steps, the second and so on, ``[T, B, ...]`` each, as ``[T n, B, ...]``."""
         return looks[0] if self.n_glimpses == 1 else torch.stack(looks, dim=1).flatten(0, 1)
+
+
+def in_all(outputs: Sequence[CoreOutput]) -> tuple[Tensor | None, Tensor | None]:
+    """Cost and computations of several cores together, where any has them."""
+
+    def total(parts: list[Tensor]) -> Tensor | None:
+        return torch.stack(parts).sum(0) if parts else None
+
+    costs = [output.cost for output in outputs if output.cost is not None]
+    return total(costs), total([output.ponder for output in outputs if output.ponder is not None])

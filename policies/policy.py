@@ -14,7 +14,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from saccade.policies.arguments import check_arguments
-from saccade.policies.core import Core, CoreOutput, State, map_state
+from saccade.policies.core import Core, CoreOutput, Reads, State, complete, map_state
 from saccade.policies.heads import stream
 from saccade.policies.normalize import RunningNorm
 from saccade.policies.ponder import make_core
@@ -95,7 +95,7 @@ class CorePolicy(BasePolicy):
         self._scales_bytes = normalize_images and is_image_space(observation_space) if is_box else None
         self.norm = running_norm(observation_space) if normalize_observations else None
         self.features_extractor = self.make_features_extractor()
-        self._looks = isinstance(self.features_extractor, Pixels)
+        self._looks = isinstance(self.features_extractor, Pixels) and Reads.IMAGE in core_class.reads
         put_channels_last(self.features_extractor)
         torso_shape = getattr(self.features_extractor, "output_shape", (self.features_extractor.features_dim,))
         self.core = make_core(core_class, torso_shape, core_kwargs or {})
@@ -186,8 +186,14 @@ class CorePolicy(BasePolicy):
         replay: Float[Tensor, "T B K"] | None = None,
         deterministic: bool = False,
     ) -> CoreOutput:
-        """Observations ``[T, B, ...]`` to core features ``[T, B, D]``; arguments as in ``Core.forward``."""
-        return self.core(self.extract_steps(observations, episode_starts), state, episode_starts, replay, deterministic)
+        """Observations ``[T, B, ...]`` to core features ``[T, B, D]``; arguments as in ``Core.forward``.
+
+        ``replay`` is NaN where nobody decided anything.
+        """
+        features = self.extract_steps(observations, episode_starts)
+        if replay is not None:
+            replay = complete(self.core, features, state, episode_starts, replay)
+        return self.core(features, state, episode_starts, replay, deterministic)
 
     def extract_steps(self, observations: Observations, episode_starts: Bool[Tensor, "T B"]) -> Shaped[Tensor, "T B ..."]:
         """Torso features of observations ``[T, B, ...]``: of all at once, or, for its taps, step by step in a recording."""

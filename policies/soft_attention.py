@@ -77,6 +77,7 @@ class SoftAttention(Attending):
         self.register_buffer("where", spatial_basis(height, width, basis), persistent=False)
         self.register_buffer("centres", cell_centres(height, width), persistent=False)
         self.tap_notes = {"names": ([f"head {head + 1}" for head in range(n_heads)],)}
+        self.acts_at_once = self.chooses
 
     def prepare(self, inputs: Float[Tensor, "N C h w"]) -> tuple[Float[Tensor, "N places _"], Float[Tensor, "N places _"]]:
         """Keys and values of every place, where it is beside both."""
@@ -119,7 +120,8 @@ class HardAttention(SoftAttention):
 
     Which places are read is the core's latent decision, each as its ``(x, y)`` in ``[-1, 1]``, the heads one after another. It
     acts in its own step, and its baseline is learned from the features that asked. Of what a head does not read, nothing has a
-    gradient. What the places are drawn by is the tap ``attention``, the place of the first head the tap ``gaze``.
+    gradient. What the places are drawn by is the tap ``attention``, the place that was read the tap ``gaze``, or
+    ``gaze_1`` and so on of several heads.
     """
 
     chooses = True
@@ -138,7 +140,9 @@ class HardAttention(SoftAttention):
             chosen = torch.multinomial(weights.detach().flatten(0, 1), 1).view(scores.shape[:2])
         self.show(weights)
         height, width = self.input_shape[1:]
-        tap("gaze", self.centres[chosen[:, 0]], TapKind.GAZE, {"fields": [(2 / width, 2 / height)]})
+        for head, place in enumerate(chosen.unbind(-1)):
+            name = "gaze" if self.n_heads == 1 else f"gaze_{head + 1}"
+            tap(name, self.centres[place], TapKind.GAZE, {"fields": [(2 / width, 2 / height)]})
         log_prob = log_weights.gather(-1, chosen.unsqueeze(-1)).flatten(1).sum(-1)
         entropy = -(weights * log_weights).sum((-2, -1))
         value = self.centres[chosen].flatten(1) if replay is None else replay

@@ -19,6 +19,8 @@ from saccade.policies.glimpse import GlimpseNetwork
 from saccade.policies.recurrent import LSTM
 from saccade.policies.tap import TapKind, is_recording, tap
 
+FARTHEST = 10.0
+"""Exponents of width, distance and intensity are at most this: beyond it lies nothing to read, and infinity."""
 SHARPEST = 1e-4
 """The least variance of a filter, in pixels squared: far below a pixel's, a filter reads the nearest one alone."""
 
@@ -86,11 +88,12 @@ class WindowAttention(Attending):
     def place(self, features: Float[Tensor, "B D"]) -> Filters:
         """Where the features of the step before put the filters; an image's size is the unit (eq. 22 to 24)."""
         numbers = self.set(features)
+        spread, distance, intensity = numbers[:, 2:].clamp(max=FARTHEST).exp().unbind(1)
         height, width = self.input_shape[1:]
         whole = (max(height, width) - 1) / (self.filters - 1)
         # Numbers of zero give a grid over the whole image, whose filters are as wide as half their distance.
-        variance = (whole / 2) ** 2 * numbers[:, 2].exp() + SHARPEST
-        return Filters(numbers[:, :2], variance, whole * numbers[:, 3].exp(), numbers[:, 4].exp())
+        variance = (whole / 2) ** 2 * spread + SHARPEST
+        return Filters(numbers[:, :2], variance, whole * distance, intensity)
 
     def bank(self, centre: Float[Tensor, " B"], size: int, filters: Filters) -> Float[Tensor, "B P size"]:
         """Filters along one axis, each of which sums to one (eq. 19, 20, 25, 26)."""

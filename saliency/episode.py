@@ -49,7 +49,7 @@ class Episode:
         outputs: by name, what each head said, ``[T, n]``; see ``CorePolicy.outputs``.
         masks: true where an action was allowed; ``None`` where the environment or the policy knows no masks.
         episode_starts: true at the first step only.
-        decisions: the core's latent decisions, for the step after; ``None`` for cores that take none.
+        decisions: the core's latent decisions, those of a gaze for the step after; ``None`` for cores that take none.
         taps: by name, what the policy's mechanisms attended to.
         frames: pictures of what was seen; ``None`` where neither the observation nor the environment gives one.
         frames_are_observations: a frame's pixels are the observation's, so that places in the one are places in the

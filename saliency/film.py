@@ -64,7 +64,9 @@ def heads_film(episode: Episode, maps: HeadMaps) -> Film:
     if not episode.frames_are_observations:
         raise FilmError("the heads' maps can be drawn over image observations only")
     frames = enlarged(episode)
-    beside = ["outside the boxes exactly 0" if gaze_records(episode) else "", ""]
+    gazes = gaze_records(episode)
+    exact = gazes and all(record.notes.get("exact") for record in gazes)
+    beside = ["outside the boxes exactly 0" if exact else "", ""]
     panels: list[Film] = []
     for name, signed in maps.items():
         strength = magnitude(signed)

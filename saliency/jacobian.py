@@ -132,7 +132,7 @@ def head_jacobian(
     rise for each unit of a pixel. The state before step ``t``, and with it the gaze, is held fixed: the maps show what the
     *present* observation does, not what was remembered of earlier ones. Three things follow from the mathematics:
 
-    - Outside a hard glimpse's fields the derivative is exactly zero: the network did not look there.
+    - Outside the fields of a recurrent glimpse the derivative is exactly zero: the network did not look there.
     - Where a max-pooled field holds several equal largest pixels, they share its derivative evenly.
     - ``A`` is centred over the actions, so that the maps of a dueling policy add up to dQ(s_t, a_t)/dx_t.
 

@@ -10,13 +10,15 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from saccade.agents import PPO, PQN, R2D2, Reinforce
+from saccade.agents.algorithm import Shown
 from saccade.envs import (
     BatchedTask,
     ProbeAction,
     TaskStep,
     TaskVecEnv,
 )
-from saccade.policies import GRU, Core, CoreOutput, LearnedGaze, Retina, recording
+from saccade.policies import GRU, Core, CoreOutput, HardAttention, LearnedGaze, Retina, recording
+from saccade.policies.policy import CorePolicy
 from small_agents import agent
 
 
@@ -198,3 +200,81 @@ def test_hard_attention_is_learned_by_reinforce_with_every_agent(agent: type[PPO
         model.policy.encode(pictures, model.policy.initial_state(500), starts, deterministic=True)
     looked = taps.stacked("attention")[0, :, 0].flatten(1).argmax(-1).numpy()
     assert (looked == task.place).mean() > 0.9
+
+
+class Later(BatchedTask):
+    """Dark in the first step; in the second a sign at the left of three places, to be named."""
+
+    lane_arrays = ("time", "sign")
+
+    def __init__(self, num_envs: int = 1, seed: int | None = None) -> None:
+        super().__init__(num_envs, spaces.Box(0, 255, (1, 1, 3), np.uint8), spaces.Discrete(2), seed)
+        self.time, self.sign = np.zeros((2, num_envs), np.int64)
+        self.reset(np.ones(num_envs, np.bool_))
+
+    def reset(self, lanes: np.ndarray) -> None:
+        self.time[lanes], self.sign[lanes] = 0, self.rng.integers(2, size=int(lanes.sum()))
+
+    def step(self, actions: np.ndarray) -> TaskStep:
+        self.time += 1
+        right = (self.time == 2) & (actions == self.sign)
+        return TaskStep(right.astype(np.float32), self.time == 2, np.zeros(self.num_envs, np.bool_), right)
+
+    def observe(self) -> np.ndarray:
+        pictures = np.zeros((self.num_envs, 1, 1, 3), np.uint8)
+        pictures[self.time == 1, 0, 0, 0] = np.where(self.sign, 255, 100)[self.time == 1]
+        return pictures
+
+
+SMALL_HARD = {
+    "core_kwargs": {"hidden_size": 8, "n_heads": 1, "key_size": 4, "value_size": 4, "basis": 1, "query_size": 8, "memory": GRU},
+    "features_extractor_kwargs": {"layers": [(8, 1, 1)]},
+}
+
+
+def looks_left(policy: CorePolicy) -> None:
+    """Make the policy look at the left place, whatever it knows."""
+    core = policy.core
+    assert isinstance(core, HardAttention)
+    with torch.no_grad():
+        core.query[-1].weight.zero_()  # type: ignore[union-attr, operator]
+        core.query[-1].bias.zero_()  # type: ignore[union-attr, operator]
+        core.query[-1].bias[-4:] = 50 * (core.where[0] - core.where[1])  # type: ignore[index, union-attr, operator]
+
+
+def check_looks_left(model: PQN | R2D2, replay: torch.Tensor, shown: Shown) -> None:
+    """Where nobody decided anything, and there only, the policy looks where it would."""
+    missing = replay.isnan().any(-1)
+    with torch.no_grad():
+        core = model.policy.encode(shown.observations, shown.state, shown.episode_starts, replay)
+        forced = model.policy.encode(shown.observations, shown.state, shown.episode_starts, replay.nan_to_num(0.0))
+    assert core.decision is not None
+    np.testing.assert_allclose(core.decision.value[..., 0][missing], -2 / 3, rtol=1e-5)
+    torch.testing.assert_close(core.decision.value[~missing], replay[~missing])
+    lit = (torch.as_tensor(shown.observations) > 0).flatten(2).any(-1) & missing
+    assert lit.any()
+    assert not torch.isclose(core.features[lit], forced.features[lit]).all(-1).any()
+    torch.testing.assert_close(core.features[0][~missing[0]], forced.features[0][~missing[0]])
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_what_follows_a_rollout_is_seen_where_the_policy_would_look(steps: int) -> None:
+    """Targets stand on the value of an observation that nobody acted on: of the place chosen there, and no other."""
+    env = TaskVecEnv(Later(16, seed=0))
+    model = PQN("HardPolicy", env, learning_rate=1e-8, n_steps=steps, policy_kwargs=SMALL_HARD, seed=0, device="cpu")
+    looks_left(model.policy)
+    model.learn(steps * 16)
+    replay = model.rollout.replay()
+    assert replay is not None
+    assert replay.isnan().any(-1).tolist() == [[False] * 16] * steps + [[True] * 16]
+    check_looks_left(model, replay, model.show(model.rollout))
+
+
+def test_what_follows_a_replayed_sequence_is_seen_where_the_policy_would_look() -> None:
+    env, kwargs = TaskVecEnv(Later(16, seed=0)), {"burn_in": 0, "sequence_length": 1, "learning_starts": 32}
+    model = R2D2("HardPolicy", env, learning_rate=1e-8, policy_kwargs=SMALL_HARD, seed=0, device="cpu", **kwargs)  # type: ignore[arg-type]
+    looks_left(model.policy)
+    model.learn(160)
+    shown = model.show(model.replay.sample(32))
+    assert shown.replay is not None
+    check_looks_left(model, shown.replay, shown)
