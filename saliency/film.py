@@ -64,9 +64,7 @@ def heads_film(episode: Episode, maps: HeadMaps) -> Film:
     if not episode.frames_are_observations:
         raise FilmError("the heads' maps can be drawn over image observations only")
     frames = enlarged(episode)
-    gazes = gaze_records(episode)
-    exact = gazes and all(record.notes.get("exact") for record in gazes)
-    beside = ["outside the boxes exactly 0" if exact else "", ""]
+    beside = ["outside the boxes exactly 0" if boxes_are_all(episode) else "", ""]
     panels: list[Film] = []
     for name, signed in maps.items():
         strength = magnitude(signed)
@@ -94,6 +92,12 @@ def gaze_records(episode: Episode) -> list[TapRecord]:
     """What the episode holds of gazes; none where the frames are not what was looked at."""
     shown = episode.frames_are_observations
     return [record for record in episode.taps.values() if shown and record.kind is TapKind.GAZE]
+
+
+def boxes_are_all(episode: Episode) -> bool:
+    """Whether nothing outside the boxes influences what a step says: so with a glimpse, not with a place of a grid."""
+    gazes = gaze_records(episode)
+    return bool(gazes) and all(bool(record.notes.get("exact")) for record in gazes)
 
 
 def outline_fields(picture: Image.Image, episode: Episode, t: int, margin: int) -> None:

@@ -12,19 +12,25 @@ from gymnasium import spaces
 from saccade.agents import PPO
 from saccade.policies import (
     GRU,
+    LSTM,
     AssociativeAttention,
+    CellGaze,
+    ContextNetwork,
     ConvGrid,
     Core,
     Elements,
     HardAttention,
     Introspective,
     LocatedAttention,
+    Pixels,
+    Ponder,
+    RecurrentGlimpse,
     SoftAttention,
     WindowAttention,
     recording,
 )
 from saccade.policies.gaze import cell_centres, cell_of
-from saccade.policies.torso import default_torso
+from saccade.policies.soft_attention import spatial_basis
 
 GRID = (5, 3, 4)
 
@@ -177,50 +183,83 @@ def test_introspection_is_a_softmax_over_the_cores_own_past() -> None:
             torch.testing.assert_close(output.features[t, 0], expected)
 
 
+AT_ONCE = {
+    "hard": (HardAttention, GRID, {"hidden_size": 7, "n_heads": 2}),
+    "two looks": (RecurrentGlimpse, (1, 11, 13), {"hidden_size": 7, "n_glimpses": 2}),
+}
+
+
+@pytest.mark.parametrize("kind", AT_ONCE)
+def test_the_context_of_a_decision_does_not_know_what_the_decision_shows(kind: str) -> None:
+    make, shape, sizes = AT_ONCE[kind]
+    core: Core = make(shape, **sizes)  # type: ignore[operator]
+    inputs, state, starts = torch.rand(1, 5, *shape), core.initial_state(5), torch.zeros(1, 5, dtype=torch.bool)
+    with torch.no_grad():
+        one, other = (core(inputs, state, starts, torch.full((1, 5, 4), place)) for place in (-0.7, 0.7))
+    assert core.acts_at_once
+    assert one.decision is not None
+    assert other.decision is not None
+    torch.testing.assert_close(one.decision.context, other.decision.context)
+    assert not torch.isclose(one.features, other.features).all(-1).any()
+
+
+def pondering(input_shape: tuple[int, ...], hidden_size: int) -> Core:
+    """An LSTM that ponders, as the memory of another core."""
+    return Ponder(input_shape, core=partial(LSTM, hidden_size=hidden_size))
+
+
+def test_a_second_core_that_ponders_pays_for_it() -> None:
+    core = RecurrentGlimpse((1, 11, 13), hidden_size=7, memory=pondering, context=ContextNetwork)
+    inputs, starts = torch.rand(4, 2, 1, 11, 13), torch.zeros(4, 2, dtype=torch.bool)
+    for replay in (None, torch.zeros(4, 2, 2)):
+        core.zero_grad()
+        cost = core(inputs, core.initial_state(2), starts, replay).cost
+        assert cost is not None
+        cost.sum().backward()
+        for part in (core.memory, core.guide):
+            assert part is not None
+            assert any(p.grad is not None and p.grad.any() for n, p in part.named_parameters() if n.startswith("halting"))
+
+
+def test_cells_are_chosen_as_often_as_their_probability_says() -> None:
+    torch.manual_seed(0)
+    gaze, features = CellGaze(3, rows=2, columns=3), torch.full((20_000, 3), 4.0)
+    with torch.no_grad():
+        gaze.scores.weight.mul_(5)
+        taken = gaze(features, None, False)
+        shares = torch.bincount(cell_of(taken.value, 2, 3), minlength=6) / 20_000
+        torch.testing.assert_close(shares, gaze.scores(features[0]).softmax(-1), rtol=0, atol=0.015)
+        assert shares.max() < 0.95
+        torch.testing.assert_close(gaze(features, taken.value, False).log_prob, taken.log_prob)
+
+
+def test_where_a_place_is_are_waves_down_times_waves_across() -> None:
+    basis = spatial_basis(2, 3, 1).view(2, 3, 2, 2)
+    for row, y in enumerate((0.25, 0.75)):
+        for column, x in enumerate((1 / 6, 1 / 2, 5 / 6)):
+            down, across = ([np.cos(np.pi * at), np.sin(np.pi * at)] for at in (y, x))
+            np.testing.assert_allclose(basis[row, column], np.outer(down, across), atol=1e-6)
+
+
+def test_filters_stay_finite_however_far_they_are_pushed() -> None:
+    core = WindowAttention((1, 9, 9), filters=3)
+    set_filters(core, 1e3, -1e3, 90.0, 90.0, 90.0)
+    with torch.no_grad():
+        features = core(torch.rand(2, 3, 1, 9, 9), core.initial_state(3), torch.zeros(2, 3, dtype=torch.bool)).features
+    assert features.isfinite().all()
+
+
+def test_a_grid_core_reads_bytes_as_they_are_seen() -> None:
+    kwargs = {"features_extractor_class": Pixels, "core_kwargs": {"hidden_size": 8}}
+    model = PPO("SoftPolicy", "saccade/Spotlight-v0", n_steps=8, batch_size=8, policy_kwargs=kwargs, device="cpu")
+    model.learn(8)
+
+
 def test_every_gaze_lies_in_the_cell_whose_middle_it_is() -> None:
     centres = cell_centres(3, 5)
     assert cell_of(centres, 3, 5).tolist() == list(range(15))
     assert centres[0].tolist() == pytest.approx([-0.8, -2 / 3])
     assert cell_of(torch.tensor([[-9.0, 9.0], [1.0, 1.0], [-1.0, -1.0]]), 3, 5).tolist() == [10, 14, 0]
-
-
-@pytest.mark.parametrize(("size", "grid"), [(16, (32, 8, 8)), (84, (64, 10, 10))])
-def test_a_grid_of_features_keeps_places_apart(size: int, grid: tuple[int, ...]) -> None:
-    torso = ConvGrid(spaces.Box(0, 255, (3, size, size), np.uint8))
-    assert torso.output_shape == grid
-    assert torso(torch.rand(2, 3, size, size)).shape == (2, *grid)
-
-
-def test_a_layer_as_large_as_its_stride_sees_every_place_by_itself() -> None:
-    torso = ConvGrid(spaces.Box(0, 255, (1, 8, 12), np.uint8), layers=[(5, 4, 4)])
-    image = torch.rand(1, 1, 8, 12, requires_grad=True)
-    (gradient,) = torch.autograd.grad(torso(image)[0, :, 1, 2].sum(), image)
-    assert gradient[0, 0, 4:, 8:].any()
-    gradient[0, 0, 4:, 8:] = 0
-    assert not gradient.any()
-
-
-def test_the_columns_of_an_image_are_a_sequence() -> None:
-    torso = Elements(spaces.Box(0, 1, (2, 3, 5), np.float32))
-    image = torch.rand(4, 2, 3, 5)
-    assert torso.output_shape == (5, 6)
-    torch.testing.assert_close(torso(image)[:, 1], image[..., 1].flatten(1))
-    elements = torch.rand(4, 7, 2)
-    assert Elements(spaces.Box(0, 1, (7, 2), np.float32))(elements) is elements
-
-
-@pytest.mark.parametrize(
-    ("core", "shape", "torso"),
-    [
-        (SoftAttention, (1, 8, 8), ConvGrid),
-        (AssociativeAttention, (1, 8, 8), ConvGrid),
-        (AssociativeAttention, (8, 3), Elements),
-        (LocatedAttention, (8, 3), Elements),
-        (LocatedAttention, (1, 8, 8), Elements),
-    ],
-)
-def test_every_core_gets_the_torso_it_is_made_for(core: type[Core], shape: tuple[int, ...], torso: type) -> None:
-    assert default_torso(spaces.Box(0, 255, shape, np.uint8), core) is torso
 
 
 @pytest.mark.parametrize(

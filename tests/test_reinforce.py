@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from saccade.agents import Reinforce
-from saccade.policies import Decision, LearnedGaze
+from saccade.agents import PQN, Reinforce
+from saccade.agents.reinforce import core_terms
+from saccade.agents.update import LossTerms
+from saccade.envs import Catch, TaskVecEnv
+from saccade.policies import CoreOutput, Decision, LearnedGaze
 
 T, B = 7, 31
 TARGET = torch.tensor([0.4, -0.3])
@@ -131,3 +134,29 @@ def test_metrics_say_how_much_was_clipped() -> None:
     assert made.metrics["gaze_entropy"].item() == 1
     assert made.metrics["gaze_baseline_loss"].item() == 0.5
     assert not any(value.requires_grad for value in made.metrics.values())
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_decision_is_credited_with_what_it_acted_on(at_once: bool) -> None:
+    """From the next reward on, by what the step knew; or with its own step's reward, by what was known before the decision."""
+    env = TaskVecEnv(Catch(3, height=8, width=8))
+    model = PQN("GlimpsePolicy", env, policy_kwargs={"core_kwargs": {"hidden_size": 5}}, device="cpu")
+    policy, seen = model.policy, {}
+    features, context = torch.randn(2, T, 3, 5)
+    log_prob = torch.randn(T, 3, requires_grad=True)
+    decision = Decision(torch.zeros(T, 3, 2), log_prob, torch.zeros(T, 3), context if at_once else None)
+    returns, rewards = torch.randn(2, T, 3)
+    continues = (torch.rand(T, 3) > 0.3).float()
+
+    class Noting(Reinforce):
+        def __call__(self, *arguments: Tensor, mask: Tensor) -> LossTerms:  # type: ignore[override]
+            seen.update(zip(("log_prob", "old", "entropy", "baseline", "returns"), arguments, strict=True), mask=mask)
+            return LossTerms(log_prob.sum(), {})
+
+    core = CoreOutput(features, (), decision)
+    core_terms(policy, core, log_prob.detach(), continues, returns, rewards, Noting())
+    torch.testing.assert_close(seen["returns"], returns if at_once else returns - rewards)
+    torch.testing.assert_close(seen["mask"], torch.ones(T, 3) if at_once else continues)
+    assert policy.baseline is not None
+    known = policy.baseline(context if at_once else features).squeeze(-1)
+    torch.testing.assert_close(seen["baseline"], known)
