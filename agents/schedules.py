@@ -33,7 +33,7 @@ class LinearWarmup:
         if not 0 < self.warmup < 1:
             raise ValueError(f"warmup must be above 0 and below 1; got {self.warmup}")
 
-    def __call__(self, progress_remaining: float) -> float:
+    def __call__(self, progress_remaining: float | int) -> float:
         """The rate when so much of the training remains."""
         done = 1 - progress_remaining
         if done < self.warmup:
