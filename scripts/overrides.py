@@ -55,17 +55,25 @@ def check_overrides(config_name: str, overrides: Sequence[str], multirun: bool =
         parsed = parse(overrides, loader)
         values = [alternatives(override, loader) for override in parsed]
         plain = [texts[0] for texts in values]
+        cfg = composed(config_name, plain)
         for index, texts in enumerate(values):
-            for text in texts:
-                chosen = [*plain[:index], text, *plain[index + 1 :]]
-                try:
-                    compose(config_name, chosen, return_hydra_config=True)
-                except CANNOT_COMPOSE as error:
-                    raise UserError(explain(config_name, chosen, find_culprit(config_name, chosen), error)) from error
-        cfg = compose(config_name, plain, return_hydra_config=True)
+            for text in texts[1:]:  # composing takes a tenth of a second: only what differs is composed anew
+                composed(config_name, [*plain[:index], text, *plain[index + 1 :]])
         check_sweeps(cfg, parsed, multirun)
         if cfg.get("runs") is not None:
             check_folder(Path(cfg.runs))
+
+
+def composed(config_name: str, chosen: Sequence[str]) -> DictConfig:
+    """The config with these overrides.
+
+    Raises:
+        UserError: one of them is wrong; says which.
+    """
+    try:
+        return compose(config_name, list(chosen), return_hydra_config=True)
+    except CANNOT_COMPOSE as error:
+        raise UserError(explain(config_name, chosen, find_culprit(config_name, chosen), error)) from error
 
 
 def parse(overrides: Sequence[str], loader: Any) -> list[Override]:
