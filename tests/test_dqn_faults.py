@@ -91,6 +91,7 @@ FAULTS: list[tuple[type[DQN], type[Probe], dict[str, Any], list[type[Probe]]]] =
 ]
 
 
+@pytest.mark.slow  # seconds each: the probes themselves are among the quick tests
 @pytest.mark.parametrize(("broken", "probe", "settings", "passes"), FAULTS)
 def test_a_broken_part_is_named_by_its_probe(
     broken: type[DQN], probe: type[Probe], settings: dict[str, Any], passes: list[type[Probe]]

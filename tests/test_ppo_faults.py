@@ -126,6 +126,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow  # seconds each: the probes themselves are among the quick tests
 @pytest.mark.parametrize(("broken", "probe", "policy", "passes"), FAULTS)
 def test_a_broken_part_is_named_by_its_probe(
     broken: type[PPO], probe: type[Probe], policy: str, passes: list[type[Probe]]

@@ -61,6 +61,7 @@ FAULTS: list[tuple[type[R2D2], type[Probe], list[type[Probe]]]] = [
 ]
 
 
+@pytest.mark.slow  # seconds each: the probes themselves are among the quick tests
 @pytest.mark.parametrize(("broken", "probe", "passes"), FAULTS)
 def test_a_broken_part_is_named_by_its_probe(broken: type[R2D2], probe: type[Probe], passes: list[type[Probe]]) -> None:
     assert r2d2_probe(probe, agent_class=broken, updates=60) > 0.3
