@@ -7,6 +7,7 @@ from saccade.saliency.episode import Episode, TapRecord, play_episode
 from saccade.saliency.film import FilmError, film_strip, gaze_film, heads_film
 from saccade.saliency.jacobian import HeadMaps, episode_jacobian, head_jacobian
 from saccade.saliency.memory_maps import memory_map
+from saccade.saliency.sequential import SequentialJacobian, sequential_jacobian, time_map
 from saccade.saliency.tensorboard import check_film, encode_film
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "FilmError",
     "HeadMaps",
     "SaliencyCallback",
+    "SequentialJacobian",
     "TapRecord",
     "attention_map",
     "check_film",
@@ -27,4 +29,6 @@ __all__ = [
     "heads_film",
     "memory_map",
     "play_episode",
+    "sequential_jacobian",
+    "time_map",
 ]

@@ -12,12 +12,14 @@ from stable_baselines3.common.utils import check_for_correct_spaces
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, sync_envs_normalization, unwrap_vec_normalize
 
 from saccade.policies.policy import CorePolicy
+from saccade.policies.recurrent import FeedForward
 from saccade.policies.tap import TapKind
 from saccade.saliency.attention_maps import attention_map, attention_records
 from saccade.saliency.episode import Episode, play_episode, undisturbed
 from saccade.saliency.film import Film, FilmError, film_strip, gaze_film, heads_film
 from saccade.saliency.jacobian import HeadMaps, episode_jacobian, mean_magnitude
 from saccade.saliency.memory_maps import memory_map, memory_records
+from saccade.saliency.sequential import mean_lag, sequential_jacobian, time_map
 from saccade.saliency.tensorboard import Encoded, encode_film, encode_picture, tensorboard_writer, write_image
 
 log = logging.getLogger(__name__)
@@ -33,8 +35,10 @@ class SaliencyCallback(BaseCallback):
     policy, side by side, how much every pixel moves it), each also as a strip (``saliency/film_strip``,
     ``saliency/heads_strip``); for an external memory ``saliency/memory``, one picture of what was written and read when
     (:func:`~saccade.saliency.memory_maps.memory_map`); for attention over past steps ``saliency/attention``, which step
-    attended to which (:func:`~saccade.saliency.attention_maps.attention_map`); and scalars (:func:`scalars`). Training goes on
-    exactly as it would have without: no random number is drawn, no gradient or mode changed.
+    attended to which (:func:`~saccade.saliency.attention_maps.attention_map`); for any core with a state ``saliency/time``, how
+    much each step that was seen moves what each head says later (:func:`~saccade.saliency.sequential.sequential_jacobian`); and
+    scalars: :func:`scalars`, and of ``saliency/time`` the mean lag, ``value_lag`` and so on, in steps. Training goes on exactly
+    as it would have without: no random number is drawn, no gradient or mode changed.
 
     Frames are the observation where it is an image, else what the environment renders. Over the latter no maps are
     drawn, and where there is neither no film is; one line in the log says so.
@@ -126,6 +130,8 @@ class SaliencyCallback(BaseCallback):
             maps = episode_jacobian(self.policy, episode)
             for name, value in scalars(episode, maps).items():
                 self.logger.record(f"saliency/{name}", value)
+            if type(self.policy.core) is not FeedForward:
+                self.look_back(episode)
             if memory_records(episode):
                 self.write("memory.png", encode_picture(memory_map(episode)))
             if attention_records(episode):
@@ -135,6 +141,13 @@ class SaliencyCallback(BaseCallback):
                 self.write(f"{name}_strip.png", encode_picture(film_strip(film)))
         except EXPECTED_FAILURES as error:
             self.say_once(f"no saliency film: {type(error).__name__}: {error}")
+
+    def look_back(self, episode: Episode) -> None:
+        """What was seen when, of all that a head depends on."""
+        times = sequential_jacobian(self.policy, episode).times
+        for name, map_ in times.items():
+            self.logger.record(f"saliency/{name}_lag", mean_lag(map_))
+        self.write("time.png", encode_picture(time_map(episode, times)))
 
     def play(self) -> Episode:
         """An episode; without pictures where the environment cannot render."""

@@ -43,6 +43,9 @@ def make_agent(
     return agent(policy, env, tensorboard_log=log and str(log), **arguments)
 
 
+FILMS = ("film", "heads")
+
+
 def read(log: Path) -> EventAccumulator:
     accumulator = EventAccumulator(str(log / "run_1"), size_guidance={"images": 0, "scalars": 0})
     return accumulator.Reload()
@@ -54,22 +57,23 @@ def test_films_and_strips_are_in_tensorboard_and_in_the_folder(kind: Any, tmp_pa
     agent = make_agent(catch(4), log=tmp_path, agent=kind, **GLIMPSE)
     agent.learn(64, callback=SaliencyCallback(catch, every=32, folder=folder))
     events = read(tmp_path)
-    names = {"film", "film_strip", "heads", "heads_strip"}
+    names = {"film", "film_strip", "heads", "heads_strip", "time"}
     assert set(events.Tags()["images"]) == {f"saliency/{name}" for name in names}
     for name in names:
         images = events.Images(f"saliency/{name}")
         assert [image.step for image in images] == [0, 32, 64]
         for event in images:
             with Image.open(io.BytesIO(event.encoded_image_string)) as image:
-                assert image.format == ("PNG" if name.endswith("_strip") else "GIF")
+                assert image.format == ("GIF" if name in FILMS else "PNG")
                 assert image.size == (event.width, event.height)
-                assert getattr(image, "n_frames", 1) == (1 if name.endswith("_strip") else STEPS_OF_AN_EPISODE)
-        kept = folder / (f"{name}.png" if name.endswith("_strip") else f"{name}.gif")
+                assert getattr(image, "n_frames", 1) == (STEPS_OF_AN_EPISODE if name in FILMS else 1)
+        kept = folder / f"{name}.{'gif' if name in FILMS else 'png'}"
         assert kept.read_bytes() == images[-1].encoded_image_string
     jacobians = {f"{head}_jacobian" for head in HEADS[kind]}
+    lags = {f"{head}_lag" for head in HEADS[kind]}
     found = {tag for tag in events.Tags()["scalars"] if tag.endswith("_jacobian")}
     assert found == {f"saliency/{name}" for name in jacobians}
-    for scalar in (*jacobians, "gaze_move", "gaze_outside"):
+    for scalar in (*jacobians, *lags, "gaze_move", "gaze_outside"):
         points = events.Scalars(f"saliency/{scalar}")
         assert [point.step for point in points][-1] == 64
         assert all(np.isfinite(point.value) for point in points)
@@ -192,7 +196,7 @@ def test_vectors_get_films_of_what_is_rendered_and_one_line_in_the_log(
     with caplog.at_level(logging.INFO):
         agent.learn(64, callback=SaliencyCallback(make, every=1))
     tags = read(tmp_path).Tags()
-    assert set(tags["images"]) == {"saliency/film", "saliency/film_strip"}
+    assert set(tags["images"]) == {"saliency/film", "saliency/film_strip", "saliency/time"}
     assert "saliency/value_jacobian" in tags["scalars"]
     assert [record.message for record in caplog.records if "saliency" in record.name] == [
         "no films of the heads: their maps need image observations to lie over"
