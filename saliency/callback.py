@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 EXPECTED_FAILURES = (OSError, FilmError, gym.error.Error)
 """What may go wrong without ending the training: a full disk, nothing to draw, a renderer that is not installed."""
+MOST_STEPS_BACK = 100
+"""How many steps ``saliency/time`` shows: what it costs grows with their square."""
 
 
 class SaliencyCallback(BaseCallback):
@@ -36,9 +38,10 @@ class SaliencyCallback(BaseCallback):
     ``saliency/heads_strip``); for an external memory ``saliency/memory``, one picture of what was written and read when
     (:func:`~saccade.saliency.memory_maps.memory_map`); for attention over past steps ``saliency/attention``, which step
     attended to which (:func:`~saccade.saliency.attention_maps.attention_map`); for any core with a state ``saliency/time``, how
-    much each step that was seen moves what each head says later (:func:`~saccade.saliency.sequential.sequential_jacobian`); and
-    scalars: :func:`scalars`, and of ``saliency/time`` the mean lag, ``value_lag`` and so on, in steps. Training goes on exactly
-    as it would have without: no random number is drawn, no gradient or mode changed.
+    much each step that was seen moves what each head says later, in the first 100 steps
+    (:func:`~saccade.saliency.sequential.sequential_jacobian`); and scalars: :func:`scalars`, and of ``saliency/time`` the mean
+    lag, ``value_lag`` and so on, in steps. Training goes on exactly as it would have without: no random number is drawn, no
+    gradient or mode changed.
 
     Frames are the observation where it is an image, else what the environment renders. Over the latter no maps are
     drawn, and where there is neither no film is; one line in the log says so.
@@ -143,7 +146,8 @@ class SaliencyCallback(BaseCallback):
             self.say_once(f"no saliency film: {type(error).__name__}: {error}")
 
     def look_back(self, episode: Episode) -> None:
-        """What was seen when, of all that a head depends on."""
+        """What was seen when, of all that a head depends on; of a long episode, in its first steps."""
+        episode = episode.first(MOST_STEPS_BACK)
         times = sequential_jacobian(self.policy, episode).times
         for name, map_ in times.items():
             self.logger.record(f"saliency/{name}_lag", mean_lag(map_))

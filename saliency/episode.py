@@ -7,7 +7,7 @@ width of a frame.
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,22 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+    def first(self, count: int) -> "Episode":
+        """The first ``count`` steps, or all where there are no more."""
+        if count >= len(self):
+            return self
+
+        def cut(part: Any) -> Any:
+            return None if part is None else map_observations(lambda leaf: leaf[:count], part)
+
+        columns = {name: cut(getattr(self, name)) for name in TIMED}
+        taps = {name: replace(record, values=record.values[:count]) for name, record in self.taps.items()}
+        return replace(self, **columns, taps=taps, finished=False)
+
+
+TIMED = ("observations", "actions", "rewards", "outputs", "masks", "episode_starts", "decisions", "frames")
+"""What of an episode has a row for each step."""
 
 
 @contextmanager

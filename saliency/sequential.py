@@ -41,7 +41,7 @@ class SequentialJacobian(NamedTuple):
 
 
 def sequential_jacobian(
-    policy: CorePolicy, episode: Episode, inputs: bool = False, lanes_at_once: int = 64
+    policy: CorePolicy, episode: Episode, inputs: bool = False, lanes_at_once: int = 16
 ) -> SequentialJacobian:
     """The sequential Jacobian of every head along a recorded sequence, for the actions and gazes it holds.
 

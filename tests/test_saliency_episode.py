@@ -1,6 +1,7 @@
 """Playing an episode to look at: what is recorded, and what is left alone."""
 
 import random
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper
 from saccade.envs import Catch, ProbeMemory, TaskVecEnv
 from saccade.policies import LSTM, ActorCriticPolicy, FeedForward, QPolicy, RandomGaze, RecurrentGlimpse, Retina, TapKind
 from saccade.saliency import episode_jacobian, gaze_film, play_episode
+from saccade.saliency.episode import TIMED
 
 GLIMPSE = {"retina": partial(Retina, 3, 2), "hidden_size": 17, "glimpse_size": 19, "pathway_size": 5}
 HEIGHT, WIDTH = 7, 5
@@ -188,3 +190,17 @@ def test_vectors_without_a_renderer_have_no_frames() -> None:
     env = TaskVecEnv(ProbeMemory(1), render_mode=None)
     episode = play_episode(make_policy(env, FeedForward), env)
     assert episode.frames is None and len(episode) >= 1
+
+
+def test_the_first_steps_of_an_episode_are_all_of_it_that_they_need() -> None:
+    env = catch()
+    episode = play_episode(make_policy(env, RecurrentGlimpse, **GLIMPSE), env)
+    first = episode.first(3)
+    assert len(first) == 3 and not first.finished and episode.first(len(episode)) is episode
+    for name in TIMED:
+        whole, part = getattr(episode, name), getattr(first, name)
+        for key in whole if isinstance(whole, dict) else [...] if whole is not None else []:
+            np.testing.assert_array_equal(part[key], whole[key][:3])
+    np.testing.assert_array_equal(first.taps["gaze"].values, episode.taps["gaze"].values[:3])
+    timed = {field.name for field in fields(episode)} - {"taps", "frames_are_observations", "finished"}
+    assert timed == set(TIMED)
