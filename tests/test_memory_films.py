@@ -58,7 +58,7 @@ def test_an_agent_with_a_memory_gets_a_picture_in_tensorboard_and_in_the_folder(
     folder = tmp_path / "films"
     make_agent(MEMORIES[0], probe(4), tmp_path).learn(32, callback=SaliencyCallback(probe, every=16, folder=folder))
     events = EventAccumulator(str(tmp_path / "run_1"), size_guidance={"images": 0}).Reload()
-    assert set(events.Tags()["images"]) == {"saliency/film", "saliency/film_strip", "saliency/memory"}
+    assert set(events.Tags()["images"]) == {f"saliency/{name}" for name in ("film", "film_strip", "memory", "time")}
     images = events.Images("saliency/memory")
     assert [image.step for image in images] == [0, 16, 32]
     for event in images:
@@ -78,7 +78,7 @@ def test_no_frames_are_needed(tmp_path: Path) -> None:
         return TaskVecEnv(ProbeMemory(1), render_mode=None)
 
     make_agent(MEMORIES[0], probe(4)).learn(16, callback=SaliencyCallback(make, every=16, folder=tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["memory.png"]
+    assert {path.name for path in tmp_path.iterdir()} == {"memory.png", "time.png"}
 
 
 @pytest.mark.parametrize("core", MEMORIES, ids=["ntm", "dnc", "twin"])
