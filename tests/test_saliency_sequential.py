@@ -75,12 +75,7 @@ def make_episode(policy: Any, starts: tuple[int, ...] = (0, START)) -> Episode:
     return Episode(observations, actions, rewards, {}, None, begins, decisions, {}, None, False, True)
 
 
-class Reference(NamedTuple):
-    times: dict[str, Tensor]
-    inputs: dict[str, Any]
-
-
-def one_by_one(policy: Any, episode: Episode) -> Any:
+def one_by_one(policy: Any, episode: Episode) -> dict[str, list[tuple[Tensor, ...]]]:
     """The same by a backward pass for every step and number, through one lane."""
     seen = policy.preprocess(map_observations(torch.as_tensor, episode.observations))
     seen = map_observations(lambda part: part.double().requires_grad_(), seen)
