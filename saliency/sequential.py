@@ -50,8 +50,8 @@ def sequential_jacobian(
     before an episode's start.
 
     A lane is made for every ``t``, all of them with the same features, and what a head says at ``t`` is read off lane ``t``
-    alone. As no lane depends on another, one backward pass gives all rows of the map: as exact as a pass for each, for a
-    fraction of their cost, and for every core.
+    alone. As no lane depends on another, one backward pass gives the rows of all lanes: as exact as a pass for each, and for
+    every core.
 
     The policy's weights, gradients, modes and random generators are left as they were.
 

@@ -253,6 +253,9 @@ def test_a_grid_core_reads_bytes_as_they_are_seen() -> None:
     kwargs = {"features_extractor_class": Pixels, "core_kwargs": {"hidden_size": 8}}
     model = PPO("SoftPolicy", "saccade/Spotlight-v0", n_steps=8, batch_size=8, policy_kwargs=kwargs, device="cpu")
     model.learn(8)
+    pixels = torch.randint(0, 256, (5, *model.observation_space.shape), dtype=torch.uint8)
+    features = model.policy.extract(pixels)
+    torch.testing.assert_close(features.float() / (255 if features.dtype == torch.uint8 else 1), pixels / 255)
 
 
 def test_every_gaze_lies_in_the_cell_whose_middle_it_is() -> None:
